@@ -40,6 +40,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     `serving` is False while it takes no calls: its app does not accept or is not healthy (`app_state`), its certificate has
     `expired`, or it has said goodbye and finishes what it has. `services_learnt`: the app named its services itself, by reflection.
+    `app_log`, `sidecar_log`: paths of files that their lines go to, as far as the sidecar was told of them; empty for none.
     """
 
     app_id: str
@@ -64,6 +65,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     cli_pid: int = 0
     app_pid: int = 0
     profile: str = ""
+    app_log: str = ""
+    sidecar_log: str = ""
     serving: bool = True
     extra: dict[str, str] = field(default_factory=dict)
 

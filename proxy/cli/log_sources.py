@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from nameresolution.host_registry import Entry
 from proxy.cli.errors import CliError
-from proxy.cli.fleet import ask
+from proxy.cli.fleet import ask, unanswered
 from proxy.cli.listing import extended
 from proxy.cli.output import LOG_FILES
 from proxy.wire.http_client import request
@@ -20,9 +20,12 @@ LOGS = "/postern/v1/logs"
 NEXT = b"postern-next-line"
 _ASK_S = 2.0
 _POLL_S = 0.2
+_SILENT_POLLS = (
+    5  # a line without an end is shown as it is after a second without more of it, as a prompt would be
+)
 
 Kind = Literal["app", "sidecar"]
-_TOLD: tuple[tuple[Kind, str], ...] = (("app", "appLogPath"), ("sidecar", "daprdLogPath"))
+_TOLD: dict[Kind, str] = {"app": "appLogPath", "sidecar": "daprdLogPath"}
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -33,43 +36,67 @@ class Source(Struct, frozen=True, kw_only=True):
     path: Path | None
 
 
-async def sources_of(found: Sequence[Entry], *, app: bool, sidecar: bool) -> tuple[list[Source], list[Entry]]:
-    """The sources of these sidecars, by what each was told of its run, and those whose app's lines nobody keeps."""
-    sources: list[Source] = []
-    unkept: list[Entry] = []
-    for answered in await ask(found, "/metadata", timeout_s=_ASK_S):
-        told = extended(answered)
-        for kind, key in _TOLD:
-            if not (app if kind == "app" else sidecar):
-                continue
-            path = Path(told[key]) if told.get(key) else None
-            if path is None and kind == "app":
-                unkept.append(answered.entry)
+class Found(Struct, frozen=True, kw_only=True):
+    """Where lines are. unkept: sidecars whose app's lines nobody keeps. problems: why lines of others can't be found, a line for each."""
+
+    sources: list[Source]
+    unkept: list[Entry]
+    problems: list[str]
+
+
+async def sources_of(found: Sequence[Entry], kinds: Sequence[Kind] = ("app", "sidecar")) -> Found:
+    """Sources of these kinds: files that the registry names, without asking; else those that a sidecar says it was told of."""
+    unsaid = [entry for entry in found if not all(_registered(entry, kind) for kind in kinds)]
+    answers = {each.entry.instance: each for each in await ask(unsaid, "/metadata", timeout_s=_ASK_S)}
+    made = Found(sources=[], unkept=[], problems=[])
+    for entry in found:
+        answered = answers.get(entry.instance)
+        told = extended(answered) if answered is not None else {}
+        for kind in kinds:
+            path = _registered(entry, kind) or told.get(_TOLD[kind], "")
+            if path or (kind == "sidecar" and not (answered and answered.problem)):
+                made.sources.append(Source(entry=entry, kind=kind, path=Path(path) if path else None))
+            elif answered is not None and answered.problem:
+                made.problems.append(
+                    f"{entry.app_id} ({entry.pid}): no lines of its {kind}: {answered.problem}"
+                )
             else:
-                sources.append(Source(entry=answered.entry, kind=kind, path=path))
-    return sources, unkept
+                made.unkept.append(entry)
+    return made
+
+
+def _registered(entry: Entry, kind: Kind) -> str:
+    return entry.app_log if kind == "app" else entry.sidecar_log
 
 
 class Opened:
     """One source that is read: first what there is, then what comes.
 
-    Mutable state: the open file with the beginning of a line whose end is not written yet, or the number of the next line.
+    Mutable state: the open file with the beginning of a line whose end is not written yet and whether it was told, or the number of
+    the next line.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self._stream: IO[str] | None = None
         self._begun = ""
+        self._is_begun_told = False
         self._next = 0
 
-    async def history(self) -> tuple[list[str], float]:
-        """What there is, and when it was written where no line says. Raises: CliError."""
+    async def history(self, *, goes_on: bool = True) -> tuple[list[str], float]:
+        """What there is, and when it was written where no line says. goes_on: `news` follows, and has a last line without an end.
+
+        Raises: CliError.
+        """
         if self.source.path is None:
             return await self._kept(), self.source.entry.started_at
         try:
-            return await asyncio.to_thread(self._read, self.source.path)
+            lines, at = await asyncio.to_thread(self._read, self.source.path)
         except OSError as error:
-            raise CliError(f"{self.source.path}: {error.strerror}") from error
+            source = self.source
+            what = f"{source.entry.app_id}: the {source.kind}'s log {source.path}"
+            raise CliError(f"{what}: {error.strerror or error}") from error
+        return lines if goes_on else [*lines, *self._rest()], at
 
     async def news(self) -> AsyncGenerator[str]:
         """Lines as they come, after `history`, until the sidecar has ended or, of a file, without end. Raises: OSError."""
@@ -80,8 +107,13 @@ class Opened:
                 async for data in stream.lines():
                     yield data.decode("utf-8", "replace").removesuffix("\n")
             return
+        silent = 0
         while True:
+            before = self._begun
             lines = await asyncio.to_thread(self._more, path)
+            silent = silent + 1 if not lines and self._begun == before else 0
+            if silent >= _SILENT_POLLS:
+                lines = self._rest()
             for line in lines:
                 yield line
             if not lines:
@@ -97,7 +129,8 @@ class Opened:
         try:
             response = await request(f"unix:{entry.admin_socket}", "GET", LOGS, timeout_s=_ASK_S)
         except (OSError, TimeoutError, ValueError) as error:
-            raise CliError(f"{entry.app_id}: sidecar {entry.pid} does not answer: {error}") from error
+            problem = unanswered(error, _ASK_S)
+            raise CliError(f"{entry.app_id} ({entry.pid}): no lines of its sidecar: {problem}") from error
         if response.status != 200:
             hint = "restart it with this version, or see where it was started"
             raise CliError(f"{entry.app_id}: its sidecar keeps no log lines", hint=hint)
@@ -108,20 +141,30 @@ class Opened:
         lines: list[str] = []
         for older in put_aside(path):
             with older.open(encoding="utf-8", errors="replace") as stream:
-                lines += stream.read().split("\n")[:-1]
+                lines += stream.read().removesuffix("\n").split("\n")
         self._stream = path.open(encoding="utf-8", errors="replace")
         return [*lines, *self._whole()], os.fstat(self._stream.fileno()).st_mtime
 
     def _whole(self) -> list[str]:
         assert self._stream is not None
         *lines, self._begun = (self._begun + self._stream.read()).split("\n")
+        if lines and self._is_begun_told:
+            self._is_begun_told = False
+            return lines if lines[0] else lines[1:]
         return lines
+
+    def _rest(self) -> list[str]:
+        """The line whose end is not written yet, as far as it goes; its end, if it comes, is no line of its own."""
+        rest, self._begun = self._begun, ""
+        self._is_begun_told = self._is_begun_told or bool(rest)
+        return [rest] if rest else []
 
     def _more(self, path: Path) -> list[str]:
         assert self._stream is not None
         lines = self._whole()
         if not lines and is_replaced(path, self._stream):
-            lines = self._whole()  # what came between
+            lines = [*self._whole(), *self._rest()]  # what came between
+            self._is_begun_told = False
             self._stream.close()
             self._stream = path.open(encoding="utf-8", errors="replace")
         return lines

@@ -14,10 +14,10 @@ import typer
 
 from nameresolution.host_registry import Entry
 from proxy.cli.completion import app_ids
-from proxy.cli.errors import CliError, UsageError
+from proxy.cli.errors import FAILED, PARTLY, CliError, UsageError
 from proxy.cli.fleet import of_app, root_of
 from proxy.cli.log_lines import Line, chosen, dated, merged
-from proxy.cli.log_sources import Opened, Source, sources_of
+from proxy.cli.log_sources import Kind, Opened, Source, sources_of
 from proxy.cli.options import RuntimePath
 from proxy.cli.output import Console
 from proxy.cli.stop import of_instance
@@ -26,6 +26,7 @@ from telemetry.durations import parse_duration_s
 from telemetry.printable import printable
 
 _MAX_LINES = 1_000_000
+_EXPECTED_SINCE = "expected a length such as 10m, or a past time such as 2026-01-31T12:00:00Z"
 _SHORT = 8  # of an instance's id, in labels
 
 
@@ -55,7 +56,8 @@ def logs(  # noqa: PLR0917 - the framework passes them by name
     """Show what apps and their sidecars have logged, in the order of time.
 
     Files of `postern run -f` and of --log-file are read, with those that were put aside when full; a sidecar without a file tells its
-    latest lines from memory. A line that says no time counts as old as the one before it.
+    latest lines from memory. What can't be read is noted; 3 if only a part is shown, 1 if nothing.
+    A line that says no time counts as old as the one before it.
 
     Example: postern logs cart checkout --since 10m -f
     """
@@ -69,57 +71,85 @@ def logs(  # noqa: PLR0917 - the framework passes them by name
     found = [entry for name in dict.fromkeys(asked) for entry in of_app(root, name)]
     if instance:
         found = [of_instance(found, instance)]
+    kinds: tuple[Kind, ...] = ("app",) if app else ("sidecar",) if sidecar else ("app", "sidecar")
+    code = 0
     try:
-        asyncio.run(_show(found, (app, sidecar), tail, oldest, follow=follow))
+        code = asyncio.run(_show(found, kinds, tail, oldest, follow=follow))
     except* KeyboardInterrupt:  # the usual end of following
         pass
     except* BrokenPipeError:  # as in `postern logs cart | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code:
+        raise typer.Exit(code)
 
 
 def moment(text: str, now: float) -> float:
     """The epoch seconds of `--since`: a length before now, or a time, of this host's zone where it names none. Raises: UsageError."""
     try:
-        return now - parse_duration_s(text)
+        found = now - parse_duration_s(text)
     except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            f"--since {text}: expected a length such as 10m, or a time such as 2026-01-31T12:00:00Z"
-        ) from None
+        try:
+            found = datetime.fromisoformat(text).timestamp()
+        except (ValueError, OverflowError, OSError):
+            raise UsageError(f"--since {text}: {_EXPECTED_SINCE}") from None
+    if found > now:
+        raise UsageError(f"--since {text}: is in the future ({_EXPECTED_SINCE})")
+    return found
 
 
 async def _show(
-    found: Sequence[Entry], only: tuple[bool, bool], tail: int, oldest: float | None, *, follow: bool
-) -> None:
-    app, sidecar = only
-    sources, unkept = await sources_of(found, app=not sidecar, sidecar=not app)
-    for entry in unkept:
+    found: Sequence[Entry], kinds: Sequence[Kind], tail: int, oldest: float | None, *, follow: bool
+) -> int:
+    """Show what can be shown, note what can't, and return the exit code."""
+    where = await sources_of(found, kinds)
+    for entry in where.unkept:
         tell(
             f"{entry.app_id}: what its app writes is kept nowhere, and goes where the app was started; "
             "`postern run -f` keeps it in files (appLogDestination)"
         )
-    if not sources:
-        raise CliError("no lines are kept")
-    shown = _Shown(sources)
-    opened = [Opened(source) for source in sources]
+    for problem in where.problems:
+        tell(problem)
+    if not where.sources:
+        raise CliError("no lines to show" if where.problems else "no lines are kept")
+    every = [Opened(source) for source in where.sources]
     try:
-        read = []
-        for number, each in enumerate(opened):
-            lines, otherwise = await each.history()
-            read.append(chosen(dated(lines, number, otherwise), since=oldest, tail=tail))
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(_read(each, goes_on=follow)) for each in every]
+        histories = [history for task in reading if (history := task.result())]
+        if not histories:
+            return FAILED
+        opened = [each for each, _, _ in histories]
+        shown = _Shown([each.source for each in opened])
+        read = [
+            chosen(dated(lines, number, otherwise), since=oldest, tail=tail)
+            for number, (_, lines, otherwise) in enumerate(histories)
+        ]
         for line in merged(read):
             shown.line(line)
+        if oldest is not None and not follow and not any(read):
+            tell("no line is as new as --since asks for")
         if follow:
-            sys.stdout.flush()
-            async with asyncio.TaskGroup() as tasks:
-                for number, each in enumerate(opened):
-                    tasks.create_task(_follow(each, number, shown))
+            await _follow_all(opened, shown)
+        return PARTLY if where.problems or len(opened) < len(every) else 0
     finally:
-        for each in opened:
+        for each in every:
             each.close()
+
+
+async def _read(opened: Opened, *, goes_on: bool) -> tuple[Opened, list[str], float] | None:
+    """The history of one source; None, with a note, where it can't be read."""
+    try:
+        return opened, *await opened.history(goes_on=goes_on)
+    except CliError as error:
+        tell(str(error))
+        return None
+
+
+async def _follow_all(opened: Sequence[Opened], shown: "_Shown") -> None:
+    sys.stdout.flush()
+    async with asyncio.TaskGroup() as tasks:
+        for number, each in enumerate(opened):
+            tasks.create_task(_follow(each, number, shown))
 
 
 async def _follow(opened: Opened, number: int, shown: "_Shown") -> None:

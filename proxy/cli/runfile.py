@@ -343,7 +343,9 @@ class _Reading:
             depends_on=tuple(app.depends_on or ()),
             app_on_console=app_to != "file",
             sidecar_on_console=sidecar_to != "file",
-            app_log=None if app_to == "console" else logs / f"{app_id}_app_{self._stamp}.log",
+            app_log=None
+            if app_to == "console" or not app.command
+            else logs / f"{app_id}_app_{self._stamp}.log",
             sidecar_log=None if sidecar_to == "console" else logs / f"{app_id}_daprd_{self._stamp}.log",
             found=tuple(path for path in (config, resources) if path is not None),
         )

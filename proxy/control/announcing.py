@@ -173,6 +173,8 @@ class Announcing:
             run_template=settings.run.run_template,
             cli_pid=settings.run.cli_pid or 0,
             profile=settings.profile,
+            app_log=settings.run.app_log,
+            sidecar_log=settings.run.sidecar_log or str(settings.log_file or ""),
             serving=self.serving,
         )
 

@@ -55,7 +55,8 @@ class LogTail:
 
 async def follow(entry: Entry, tell: Callable[[Json], None]) -> None:
     """Tell where a sidecar's lines and its app's are, then these, until cancelled. A place without a path is the sidecar's memory."""
-    sources, _ = await sources_of([entry], app=True, sidecar=True)
+    found = await sources_of([entry])
+    sources = found.sources
     about = {"app": entry.app_id, "instance": entry.instance}
     places = [{"kind": one.kind, "path": str(one.path or "")} for one in sources]
     tell({**about, "event": "files", "files": places})
@@ -66,6 +67,8 @@ async def follow(entry: Entry, tell: Callable[[Json], None]) -> None:
     def told(kind: str, lines: list[str], left_out: int) -> None:
         tell({**about, "event": "lines", "kind": kind, "lines": lines, "leftOut": left_out})
 
+    for each in found.problems:
+        problem(each)
     async with asyncio.TaskGroup() as tasks:
         for source in sources:
             if source.path is None:

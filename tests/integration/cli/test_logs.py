@@ -1,5 +1,7 @@
 """`postern logs` of sidecars that were started in every way."""
 
+import os
+import signal
 from datetime import UTC, datetime, timedelta
 
 from tests.integration.cli.conftest import Commands
@@ -23,7 +25,10 @@ async def test_logs_of_several_sidecars_by_hand_come_in_the_order_of_time(comman
     code, output = await commands.done("logs", "cart", "--sidecar", "--tail", "1")
     assert (code, len(output.splitlines()), output.strip() in cart.process.output) == (0, 1, True)
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    assert await commands.done("logs", "cart", "--sidecar", "--since", later) == (0, "")
+    code, output = await commands.done("logs", "cart", "--sidecar", "--since", later)
+    assert (code, "is in the future" in output) == (2, True)
+    code, output = await commands.done("logs", "cart", "--sidecar", "--since", "0s")
+    assert (code, output.strip()) == (0, "no line is as new as --since asks for")
     code, output = await commands.done("logs", "cart", "--sidecar", "--since", "1h")
     assert (code, 'msg="listening"' in output) == (0, True)
 
@@ -76,3 +81,32 @@ async def test_files_that_were_full_are_read_as_well(commands: Commands) -> None
     assert code == 0, output
     assert 'msg="long ago"' in output.splitlines()[0]
     assert 'msg="listening"' in output
+
+
+async def test_missing_file_and_hung_sidecar_are_noted_and_the_others_shown(commands: Commands) -> None:
+    path, lost = commands.folder / "cart.log", commands.folder / "lost.log"
+    cart = await commands.mesh.sidecar("cart", flags=("--insecure-plaintext", f"--log-file={path}"))
+    hung = await commands.mesh.sidecar("hung", flags=("--insecure-plaintext",))
+    await commands.mesh.sidecar("web", flags=("--insecure-plaintext", f"--log-file={lost}"))
+    lost.unlink()
+    for sidecar in (cart, hung):
+        os.kill(sidecar.process.pid, signal.SIGSTOP)
+    try:
+        code, output = await commands.done("logs", "cart", "hung", "web", "--sidecar")
+        assert code == 3, output
+        assert 'msg="listening"' in output  # of the file: nobody was asked
+        assert "its sidecar does not answer: not within 2 s" in output
+        assert f"web: the sidecar's log {lost}: No such file or directory" in output
+        code, output = await commands.done("logs", "web", "hung", "--sidecar")
+        assert (code, "listening" in output) == (1, False)
+    finally:
+        for sidecar in (cart, hung):
+            os.kill(sidecar.process.pid, signal.SIGCONT)
+
+
+async def test_app_of_a_run_file_without_a_command_has_no_log(commands: Commands) -> None:
+    running = commands.run_file("version: 1\napps: [{appID: stranger, appDirPath: .}]\n")
+    await running.line("sidecar on")
+    code, output = await commands.done("logs", "stranger")
+    assert (code, "level=info" in output, "No such file" in output) == (0, True, False)
+    await running.end()

@@ -25,7 +25,10 @@ def test_label_is_what_tells_sources_apart() -> None:
 
 def test_since_is_a_length_or_a_time() -> None:
     assert moment("10m", 1_000.0) == 400.0
-    assert moment("2026-01-01T12:00:00Z", 0.0) == 1_767_268_800.0
+    assert moment("2026-01-01T12:00:00Z", 2e9) == 1_767_268_800.0
     for text in ("soon", "10", "", "99999-01-01"):
         with pytest.raises(UsageError, match="expected a length"):
+            moment(text, 0.0)
+    for text in ("-5m", "2026-01-01T12:00:00Z"):
+        with pytest.raises(UsageError, match=f"--since {text}: is in the future"):
             moment(text, 0.0)
