@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from telemetry.names import CALLER_LEFT_CAUSE
 
@@ -128,15 +127,11 @@ def _longest(routes: Iterable[Route], *, is_recent: bool) -> float | None:
 
 
 def merged(routes: Sequence[Route], *, is_recent: bool) -> Sums:
-    """The same of calls that both ends may have seen. Success is that of the end which saw less of it: what the callee's proxy denies is an
-    answer like any other to the caller's.
+    """The same of calls that both ends may have seen: as the caller's end saw them where there is one, retries within a call and all.
+
+    What the callee's proxy denies counts as failed there, too, where mutual TLS proved that proxy; else it is an answer like any other.
     """
-    once = sums(seen_once(routes), is_recent=is_recent)
-    ends = [
-        sums([route for route in routes if route.direction == direction], is_recent=is_recent).success
-        for direction in ("outbound", "inbound")
-    ]
-    return replace(once, success=min((share for share in ends if share is not None), default=None))
+    return sums(seen_once(routes), is_recent=is_recent)
 
 
 def percentile(

@@ -10,6 +10,7 @@ from policies.reading import own_schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
+from policies.reading.shown_urls import shown_url
 from policies.rules.authorizers import AuthorizerKind, AuthorizerTls, ExternalAuthorizer
 
 MAX_AUTHORIZERS = 16  # of a policy
@@ -69,7 +70,7 @@ class _Reader:
             self.fault("tls", "is for https (expected such a URL)")
         is_tls = is_tls or one.tls is not None
         if target and host not in _LOOPBACK and not is_tls:
-            text = f"`{target}` is asked in plaintext: whoever is on the way can read what is told, and change the answer"
+            text = f"`{shown_url(target)}` is asked in plaintext: whoever is on the way can read what is told, and change the answer"
             self._warn(kind, text)
         if one.fail_open:
             self._warn("failOpen", "lets calls by while it gives no answer")
@@ -92,11 +93,11 @@ class _Reader:
         if kind == "grpc":
             found = _HOST_PORT.fullmatch(target)
             if target and (found is None or not 0 < int(found[1]) <= 65_535):
-                self.fault(kind, f"`{target}` is not an address (expected HOST:PORT)")
+                self.fault(kind, f"`{shown_url(target)}` is not an address (expected HOST:PORT)")
             return target.rpartition(":")[0].strip("[]"), False
         parts = _url_parts(target)
         if parts is None:
-            self.fault(kind, f"`{target}` is not a URL (expected http://HOST:PORT/PATH, or https)")
+            self.fault(kind, f"`{shown_url(target)}` is not a URL (expected http://HOST:PORT/PATH, or https)")
             return "", True
         return parts.hostname or "", parts.scheme == "https"
 

@@ -8,6 +8,7 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.effects import HTTP_ENDPOINT, warn_of_nothing
 from policies.reading.findings import Findings
+from policies.reading.shown_urls import shown_url
 from policies.reading.variables import NO_SECRETS, read_variable
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, Url, UrlError, parse_url
 
@@ -76,7 +77,7 @@ class _Reader:
         try:
             return parse_url(text)
         except UrlError as error:
-            problem = f"`{text}` can't be used: {error} (expected one such as https://api.example.com/v1)"
+            problem = f"`{shown_url(text)}` can't be used: {error} (expected one such as https://api.example.com/v1)"
             self._fault(("spec", "baseUrl"), problem)
             return None
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from policies.reading import own_schema
 from policies.reading.construct import Place
+from policies.reading.shown_urls import shown_url
 from policies.rules.tokens import KeySource, TokenCondition, TokenIssuer
 
 MAX_ISSUERS = 16  # of a policy
@@ -51,7 +52,7 @@ def _check_places(one: own_schema.JwtIssuer, place: Place, fault: Fault) -> None
     if one.jwks_url and one.jwks_file:
         fault((*place, "jwksFile"), "is beside jwksUrl (expected one of both)")
     if one.jwks_url and not _is_url(one.jwks_url):
-        fault((*place, "jwksUrl"), f"`{one.jwks_url}` is not a URL (expected https://HOST/PATH)")
+        fault((*place, "jwksUrl"), f"`{shown_url(one.jwks_url)}` is not a URL (expected https://HOST/PATH)")
 
 
 def _is_url(text: str) -> bool:

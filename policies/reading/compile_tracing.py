@@ -9,6 +9,7 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.sampling_rules import APP, compile_rate, compile_rules
+from policies.reading.shown_urls import shown_url
 from policies.rules.configuration import (
     CONVENTIONS,
     DEFAULT_SAMPLING_RATE,
@@ -34,7 +35,9 @@ def compile_tracing(document: Document, tracing: schema.Tracing, findings: Findi
         rate, is_given = (rate, False) if written is None else (written, True)
     zipkin = tracing.zipkin.endpoint_address if tracing.zipkin is not None else ""
     if zipkin and not _is_http_url(zipkin):
-        problem = f"`{zipkin}` is not a URL (expected one such as http://localhost:9411/api/v2/spans)"
+        problem = (
+            f"`{shown_url(zipkin)}` is not a URL (expected one such as http://localhost:9411/api/v2/spans)"
+        )
         findings.fault(document, (*_TRACING, "zipkin", "endpointAddress"), problem)
     slow_s = findings.duration(document, (*_TRACING, "tail", "latency"), tracing.tail.latency)
     accepted = _accepted(document, tracing.accept, findings)

@@ -13,6 +13,7 @@ from policies.reading import schema
 from policies.reading.construct import Place, text_of
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
+from policies.reading.shown_urls import shown_url
 from policies.reading.variables import NO_SECRETS, read_variable
 from policies.rules.patterns import Pattern, PatternError
 
@@ -112,11 +113,15 @@ class Settings:
         parts = _url_parts(text)
         if parts is None:
             self.fault(
-                name, f"`{text}` is not a URL (expected one such as https://login.example.com/path)", *aliases
+                name,
+                f"`{shown_url(text)}` is not a URL (expected one such as https://login.example.com/path)",
+                *aliases,
             )
             return ""
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            problem = f"`{text}` is not https: whoever is on the way can read and change what is sent"
+            problem = (
+                f"`{shown_url(text)}` is not https: whoever is on the way can read and change what is sent"
+            )
             self._findings.warn(self._document, self._place(name, *aliases), problem)
         return text
 

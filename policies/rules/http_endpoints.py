@@ -81,7 +81,7 @@ def _authority(text: str, default_port: int) -> tuple[str, int]:
         raise UrlError("it holds user information, which belongs into a header")
     found = _AUTHORITY.fullmatch(text)
     if found is None:
-        raise UrlError(f"{text!r} is not host or host:port")
+        raise UrlError("its authority is not host or host:port")
     host, digits = found[1].lower(), found[2] or ""
     port = int(digits or default_port)
     if not 0 < port < 65_536:

@@ -77,7 +77,8 @@ def edges(
 ) -> None:
     """Show who talks to whom, whether over mutual TLS, and how that goes.
 
-    Calls are those since the sidecars' start. SUCCESS is the share that did not fail: a 5xx, or a gRPC code like it, counts as
+    Calls are those since the sidecars' start, each once however often it was retried: as the caller's sidecar saw them, or the callee's
+    where that one was not asked. SUCCESS is the share that did not fail: a 5xx, or a gRPC code like it, counts as
     failed, and so does a call that a proxy failed.
 
     Example: postern edges -o dot
@@ -107,9 +108,10 @@ def stat(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show how calls to each app went in the last minute.
+    """Show how calls to each app went in the last minute, as its own sidecar saw them.
 
-    With --to, those that the app makes. A 5xx, or a gRPC code like it, counts as failed in SUCCESS, and so does a call that a proxy failed.
+    There SUCCESS and RPS count each attempt of a retried call. With --to, calls that the app makes, each once however often it was retried.
+    A 5xx, or a gRPC code like it, counts as failed in SUCCESS, and so does a call that a proxy failed.
     Latencies are read from histogram buckets, each twice as long as the one before. CONNECTIONS are those open at its sidecars.
 
     Example: postern stat --to cart

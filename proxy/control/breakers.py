@@ -80,13 +80,15 @@ def scrape_breakers(meters: Meters, resiliency: ResiliencyRules, glances: Iterab
     )
 
 
-def breakers_status(resiliency: ResiliencyRules, glances: Iterable[BreakerGlance]) -> list[dict[str, Any]]:
-    """Those that have been asked, the worst first."""
+def breakers_status(
+    resiliency: ResiliencyRules, glances: Iterable[BreakerGlance], *, hides_paths: bool = False
+) -> list[dict[str, Any]]:
+    """Those that have been asked, the worst first. hides_paths: without methods, which may be HTTP paths."""
     found = sorted(glances, key=lambda one: (-_WORST.index(one.state), one.target, one.method))
     return [
         {
             "target": one.target,
-            "method": one.method,
+            "method": "" if hides_paths else one.method,
             "policy": rules.breaker.name
             if (rules := _rules_of(resiliency, one.name)).breaker is not None
             else "",

@@ -114,7 +114,9 @@ class Description(Struct, frozen=True, kw_only=True):
             },
             "engineStats": engine_status(stats),
             "limits": gates_status(stats.gates)[:_MOST_GATES],
-            "circuitBreakers": self.control.breakers()[:_MOST_BREAKERS],
+            "circuitBreakers": self.control.breakers(hides_paths=policy.configuration.logging.obfuscate_urls)[
+                :_MOST_BREAKERS
+            ],
             "ejectedEndpoints": self.ejections.status(),
             "exporters": exporters_status(
                 (*self.tracer.used_queues, *self.relays.used_queues, *self._log_queues()),

@@ -424,10 +424,12 @@ class Control:
         assert self._engine is not None
         return self._engine.loads(key)
 
-    def breakers(self) -> list[dict[str, Any]]:
+    def breakers(self, *, hides_paths: bool = False) -> list[dict[str, Any]]:
         """The circuit breakers that have been asked, for people."""
         assert self._engine is not None
-        return breakers_status(self.outbound.view.resiliency, self._engine.breakers())
+        return breakers_status(
+            self.outbound.view.resiliency, self._engine.breakers(), hides_paths=hides_paths
+        )
 
     def _push_limits(self, key: str) -> None:
         target = target_of(self.outbound.view.traffic, key, self._settings.namespace)

@@ -146,7 +146,7 @@ def _target(read: FlagReader, profile: Profile, signal: Signal, default: str = "
     except ValueError:
         host, port, path = "", 0, ""
     if not host or (found and scheme.lower() not in ("http", "https")):
-        read.fault(variable, repr(endpoint), "http://host:port, https://host:port or host:port")
+        read.fault(variable, "an unusable address", "http://host:port, https://host:port or host:port")
         return None
     protocol: Literal["grpc", "http"] = "grpc"
     word = _told(read, signal, variable="OTEL_EXPORTER_OTLP_PROTOCOL")[1]

@@ -42,7 +42,7 @@ async def test_each_end_counts_its_calls_by_peer_and_result(shop: Standing) -> N
     into = routes_of(json.loads((await shop.shop.admin(TARGET)).body))
     assert {(r.direction, r.pair, r.code_class, r.peer, sum(r.calls)) for r in out} == {
         ("outbound", ("web.default", "shop.default"), "2xx", f"{IDS}/shop", CALLS),
-        ("outbound", ("web.default", "shop.default"), "4xx", f"{IDS}/shop", CALLS),
+        ("outbound", ("web.default", "shop.default"), "acl", f"{IDS}/shop", CALLS),
     }
     assert {(r.direction, r.code_class, r.peer, r.own_id, sum(r.recent)) for r in into} == {
         ("inbound", "2xx", f"{IDS}/web", f"{IDS}/shop", CALLS),

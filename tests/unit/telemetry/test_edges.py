@@ -65,11 +65,13 @@ def test_success_leaves_out_server_errors_and_what_proxies_failed() -> None:
     assert found.rps == pytest.approx(8 / 60)
 
 
-def test_denial_that_only_the_callees_end_knows_is_no_success() -> None:
-    denied = [replace(OUT, code_class="4xx"), replace(IN, code_class="acl"), IN, OUT]
-    found = merged(denied, is_recent=False)
-    assert (found.calls, found.success) == (20, 0.5)
-    assert merged([OUT], is_recent=False).success == 1.0
+def test_attempts_that_the_callees_end_saw_do_not_lower_the_success_of_calls() -> None:
+    answered = replace(OUT, calls=(5, 0, 0))
+    denied = replace(OUT, code_class="acl", calls=(2, 0, 0))
+    at_callee = [replace(IN, calls=(5, 0, 0)), replace(IN, code_class="acl", calls=(8, 0, 0))]
+    found = merged([answered, denied, *at_callee], is_recent=False)
+    assert (found.calls, found.success) == (7, 5 / 7)
+    assert merged(at_callee, is_recent=False).success == 5 / 13  # the caller's end is not known
     assert merged([], is_recent=False).success is None
 
 

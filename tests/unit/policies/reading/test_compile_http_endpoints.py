@@ -72,6 +72,10 @@ def test_second_endpoint_of_a_name_is_a_fault(tmp_path: Path) -> None:
     [
         ({}, "7: spec.baseUrl: is missing"),
         ({"baseUrl": "h/x"}, "8: spec.baseUrl: `h/x` can't be used: it does not begin with http:// or https://"),
+        (
+            {"baseUrl": "https://u:pa55@h/v1?token=Q"},
+            "8: spec.baseUrl: `https://(removed)@h/v1?(removed)` can't be used: it holds a query",
+        ),
         ({"baseUrl": "http://h", "header": []}, "9: spec.header: unknown key (did you mean headers?)"),
         ({"baseUrl": "http://h", "headers": [{"name": "a b", "value": "x"}]}, "11: spec.headers[0].name: `a b`"),
         ({"baseUrl": "http://h", "headers": [{"name": "Host", "value": "x"}]}, "11: spec.headers[0].name: Host is not for"),

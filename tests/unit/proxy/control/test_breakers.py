@@ -92,4 +92,6 @@ def test_status_has_the_worst_first() -> None:
         ("/a", "closed", "guard"),
     ]
     assert told[0]["probesInS"] == 1.3
+    (hidden,) = breakers_status(RULES, [glance("open", method="/key/topsecret")], hides_paths=True)
+    assert (hidden["target"], hidden["method"]) == ("shop", "")
     assert told[0]["counters"]["totalFailures"] == 2
