@@ -38,7 +38,8 @@ async def watch(
     the same as before. A change counts once the files have stood still for one poll, so that half a file isn't read.
     `read` is how a snapshot is made; what it could not read at all is retried. `rest`, as blocking as `read` and
     never beside it, is called at each poll. `asked` is an order to read now, whatever the files look like, and to tell what came of it;
-    it is cleared. Runs until cancelled.
+    it is cleared; where they mean the same as before, `on_new` gets them under the
+    generation in force. Runs until cancelled.
     """
     asked = asked or asyncio.Event()
     handled = previous = current.fingerprint
@@ -64,10 +65,12 @@ async def watch(
                 await asyncio.sleep(poll_s * UNREAD_POLLS)
             continue
         handled = fresh.fingerprint
-        same = replace(fresh, generation=current.generation, fingerprint=current.fingerprint) == current
-        if is_bad or is_asked or not same:
-            is_bad, current = False, fresh
-            on_new(fresh)
+        known = replace(fresh, generation=current.generation)
+        is_same = replace(known, fingerprint=current.fingerprint, texts=current.texts) == current
+        if is_bad or is_asked or not is_same:
+            current = known if is_same and not is_bad else fresh
+            is_bad = False
+            on_new(current)
 
 
 def _look(sources: PolicySources, rest: Callable[[], None] | None) -> Fingerprint:

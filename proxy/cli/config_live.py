@@ -3,23 +3,22 @@
 import asyncio
 import json
 import os
-import random
-import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from msgspec import to_builtins
 
 from nameresolution.host_registry import Entry
 from proxy.cli.completion import app_ids
-from proxy.cli.config import run_file_lines, show
+from proxy.cli.config import show
 from proxy.cli.config import shown as settings_shown
-from proxy.cli.errors import FAILED, CliError
-from proxy.cli.fleet import ask, entries, nothing_runs, of_app, post, root_of
+from proxy.cli.errors import FAILED, PARTLY, CliError
+from proxy.cli.fleet import SidecarAnswer, ask, entries, nothing_runs, of_app, root_of
+from proxy.cli.listing import app_pid_of
 from proxy.cli.options import Output, OutputFormat, RuntimePath
-from proxy.cli.run import FILE_PASSES
 from proxy.cli.tables import format_data, put, tell
 from telemetry.printable import printable
 
@@ -31,7 +30,11 @@ config = typer.Typer(
 config.command()(show)
 
 CONFIG, RELOAD = "/postern/v1/config", "/postern/v1/reload"
-_ASK_S = 30.0  # documents are read by another process, beside calls
+_ASK_S = 5.0  # documents are read by another process, beside calls, in half a second as a rule
+_RELOAD_S = 10.0
+_PUT_IN_FORCE = frozenset(
+    {"reloaded", "unchanged"}
+)  # what there is is in force, by this command or since the files changed
 
 Told = dict[str, Any]
 
@@ -42,8 +45,9 @@ def diff(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Show what differs between the files as they are now and what sidecars have in force; 1 if anything does, or if files have faults.
+    """Show what differs between the files as they are now and what sidecars have in force.
 
+    Exit code 1 if anything does, or if files have faults; 3 if a sidecar does not answer.
     Changed Configurations and resources are put in force by themselves, unless they have faults, which stand here; settings of a run file
     need a restart of the app's sidecar.
 
@@ -52,7 +56,9 @@ def diff(
     found = _asked(app_id, runtime_path)
     told = asyncio.run(_compare(found))
     _put(told, output.value if output.is_data else None)
-    if any(one["problem"] or one["changes"] or one["faults"] or one["settings"] for one in told):
+    if any(one["problem"] for one in told):
+        raise typer.Exit(PARTLY)
+    if any(one["changes"] or one["faults"] or one["settings"] for one in told):
         raise typer.Exit(FAILED)
 
 
@@ -62,14 +68,19 @@ def reload(
     output: Output = OutputFormat.TABLE,
     runtime_path: RuntimePath = None,
 ) -> None:
-    """Have sidecars read their Configurations and resources now, and show what changed; 1 if one has faults, and keeps the old ones.
+    """Have sidecars read their Configurations and resources now, and show what changed.
+
+    Files that changed are in force by themselves soon: then this shows what changed with the latest generation. Exit code 1 if files have
+    faults, with which the old ones stay in force; 3 if a sidecar does not answer.
 
     Example: postern config reload cart
     """
     found = _asked(app_id, runtime_path)
     told = asyncio.run(_reload(found))
     _put(told, output.value if output.is_data else None)
-    if any(one["problem"] or one["faults"] for one in told):
+    if any(one["problem"] for one in told):
+        raise typer.Exit(PARTLY)
+    if any(one["faults"] for one in told):
         raise typer.Exit(FAILED)
 
 
@@ -82,51 +93,57 @@ def _asked(app_id: str | None, runtime_path: str | None) -> tuple[Entry, ...]:
 
 
 async def _compare(found: Sequence[Entry]) -> list[Told]:
-    compared = [each.answer for each in await ask(found, CONFIG, timeout_s=_ASK_S)]
-    settings = await settings_shown(found)
+    from proxy.cli.run_file_changes import run_file_changes  # noqa: PLC0415 - YAML: rarely needed
+
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(ask(found, CONFIG, timeout_s=_ASK_S))
+        showing = tasks.create_task(settings_shown(found))
+        describing = tasks.create_task(ask(found, "/metadata", timeout_s=_ASK_S))
     told = []
-    for entry, answer, shown in zip(found, compared, settings, strict=True):
-        one = await asyncio.to_thread(_told, entry, answer, answer)
-        one["settings"] = await asyncio.to_thread(_run_file_changes, entry, shown["settings"])
+    for each, shown, run in zip(asking.result(), showing.result(), describing.result(), strict=True):
+        one = await asyncio.to_thread(_told, each)
+        if each.answer is not None:
+            settings, faults = await asyncio.to_thread(
+                run_file_changes, each.entry, app_pid_of(run), shown["settings"]
+            )
+            one["settings"], one["faults"] = settings, [*one["faults"], *faults]
         told.append(one)
     return told
 
 
 async def _reload(found: Sequence[Entry]) -> list[Told]:
-    before = [each.answer for each in await ask(found, CONFIG, timeout_s=_ASK_S)]
-    told = []
-    for entry, answer in zip(found, before, strict=True):
-        response = await post(entry, RELOAD, timeout_s=_ASK_S)
-        outcome = json.loads(response.body) if response.status == 200 else None
-        one = await asyncio.to_thread(_told, entry, answer, outcome)
-        if response.status not in (200, 404):
-            one["problem"] = str(json.loads(response.body).get("message", ""))
-        told.append(one)
-    return told
+    answers = await ask(found, RELOAD, timeout_s=_RELOAD_S, method="POST")
+    return [await asyncio.to_thread(_told, each) for each in answers]
 
 
-def _told(entry: Entry, in_force: Mapping[str, Any] | None, outcome: Mapping[str, Any] | None) -> Told:
-    """What changed between the documents in force and those on the disk. Blocks on it."""
+def _told(answered: SidecarAnswer) -> Told:
+    """What came of it, and what changed: in force with this, since the generation before, or on the disk alone. Blocks on it."""
     from proxy.cli.config_changes import changes  # noqa: PLC0415 - YAML: rarely needed
 
+    entry, answer = answered.entry, cast("Mapping[str, Any]", answered.answer or {})
     one: Told = {
         "appId": entry.app_id,
         "namespace": entry.namespace,
         "instance": entry.instance,
-        "result": (outcome or {}).get("result", ""),
-        "generation": (outcome or {}).get("generation"),
+        "result": answer.get("result", ""),
+        "generation": answer.get("generation"),
+        "since": answer.get("since"),
         "changes": [],
         "settings": [],
-        "faults": (outcome or {}).get("faults", []),
-        "warnings": (outcome or {}).get("warnings", []),
-        "problem": "",
+        "faults": answer.get("faults", []),
+        "warnings": answer.get("warnings", []),
+        "problem": answered.problem,
     }
-    if in_force is None or outcome is None:
-        one["problem"] = "its sidecar does not answer, or is of an older version: restart it with this one"
+    if answered.answer is None:
         return one
-    was = {each["path"]: each["text"] for each in in_force["inForce"]}
-    now = _texts(in_force["configurations"], in_force["folders"])
-    one["changes"] = to_builtins(changes(was, now))
+    in_force, before = (
+        {each["path"]: each["text"] for each in answer.get(key, ())} for key in ("inForce", "before")
+    )
+    if one["result"] not in _PUT_IN_FORCE:
+        on_disk = _texts(answer.get("configurations", ()), answer.get("folders", ()))
+        one["changes"] = to_builtins(changes(in_force, on_disk))
+    elif one["generation"] != 1:
+        one["changes"] = to_builtins(changes(before, in_force))
     return one
 
 
@@ -147,43 +164,6 @@ def _texts(configurations: Sequence[str], folders: Sequence[str]) -> dict[str, s
         except DocumentError:
             continue
     return texts
-
-
-def _run_file_changes(entry: Entry, in_force: Sequence[Mapping[str, Any]]) -> list[Told]:
-    """Settings that the run file of a sidecar would give another value now. Blocks on the disk."""
-    if not entry.run_template:
-        return []
-    from policies.errors import DocumentError  # noqa: PLC0415 - YAML: rarely needed
-    from proxy.cli.config_changes import setting_changes  # noqa: PLC0415 - as above
-    from proxy.cli.runfile import load, specs_of  # noqa: PLC0415 - as above
-    from proxy.settings.origins import effective  # noqa: PLC0415 - as above
-
-    path = Path(entry.run_template)
-    with tempfile.TemporaryDirectory(prefix="postern-diff-") as root:  # reading flags makes a runtime root
-        try:
-            document, run_file = load(path, lenient=True)
-            specs = specs_of(
-                document,
-                run_file,
-                path.parent,
-                flags=(),
-                env={**os.environ, "POSTERN_HOME": root},
-                chance=random.Random(0),  # noqa: S311 - free ports, which nobody listens on here
-            )
-        except (DocumentError, CliError) as error:
-            return [{"name": str(path), "before": None, "after": None, "by": str(error)}]
-    spec = next((one for one in specs if one.app_id == entry.app_id), None)
-    if spec is None:
-        return [{"name": "app-id", "before": entry.app_id, "after": None, "by": f"{path} has no such app"}]
-    lines = run_file_lines(entry)
-    passed = {row["name"] for row in in_force if row["by"] in FILE_PASSES}  # by `run -f` itself
-    rows = [
-        row
-        for row in effective(spec.settings, {})
-        if (row["name"] in lines or row["name"] not in passed)
-        and not (spec.chosen_port and row["name"] == "app-port")
-    ]
-    return [{**one, "by": lines.get(one["name"], str(path))} for one in setting_changes(in_force, rows)]
 
 
 _MARKS = {(True, False): "-", (False, True): "+"}
@@ -209,12 +189,28 @@ def _said(one: Told, *, has_changed: bool) -> str:
         return str(one["problem"])
     if one["result"] == "refused":
         return "the files have faults, and what was in force stays so"
+    generation = one["generation"]
     if one["result"] == "reloaded":
-        what = "what changed is in force now" if has_changed else "nothing changed"
-        return f"read again, {what} (generation {one['generation']})"
+        return f"read again, {_WHAT_CHANGED[bool(one['changes'])]} (generation {generation})"
+    if one["result"] == "unchanged" and generation == 1:
+        return "read again, nothing changed since it started (generation 1)"
+    if one["result"] == "unchanged":
+        what = "with these changes against" if one["changes"] else "with no other value than in"
+        return f"already in force since generation {generation} ({_clock(one['since'])}), {what} generation {generation - 1}"
+    if one["faults"] and not one["changes"]:
+        return "the run file has faults"
     if one["settings"]:
         return "settings of the run file differ, and take effect when the app is started anew"
     return "the files differ from what is in force" if has_changed else "no difference"
+
+
+_WHAT_CHANGED = {True: "what changed is in force now", False: "no value changed"}
+
+
+def _clock(epoch_s: float) -> str:
+    """The local time of day, with the date where that is another one."""
+    then, now = datetime.fromtimestamp(epoch_s).astimezone(), datetime.now().astimezone()
+    return f"{then:%H:%M:%S}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
@@ -236,7 +232,11 @@ def _change(change: Mapping[str, Any]) -> str:
 
 
 def _setting(change: Mapping[str, Any]) -> str:
-    return f"~ {change['by']}: --{change['name']}: {_value(change['before'])} -> {_value(change['after'])}"
+    before, after = change["before"], change["after"]
+    if change["kind"] == "env":
+        return f"{_MARKS.get((before is not None, after is not None), '~')} {change['by']}: {change['name']}: a value that is not shown"
+    mark = "--" if change["kind"] == "flag" else ""
+    return f"~ {change['by']}: {mark}{change['name']}: {_value(before)} -> {_value(after)}"
 
 
 def _value(value: object) -> str:

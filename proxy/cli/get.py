@@ -18,7 +18,7 @@ from proxy.cli.redaction import redact
 from proxy.cli.tables import Column, format_data, put, put_table, tell
 from telemetry.printable import printable
 
-_ASK_S = 30.0  # each reads its documents, too
+_ASK_S = 5.0  # each reads its documents, too
 _COLUMNS = (
     Column("kind"),
     Column("name"),
@@ -98,9 +98,10 @@ def get(
         tell(f"no sidecar here has {'any resource' if what is What.ALL else what.value} in force")
     else:
         tell(nothing_runs(root))
-    silent = sorted({each.entry.app_id for each in answers if each.answer is None})
+    silent = [each for each in answers if each.answer is None]
+    for each in silent:
+        tell(f"{each.entry.app_id} ({each.entry.pid}): {each.problem}")
     if silent:
-        tell(f"not asked, as their sidecars do not answer or are of an older version: {', '.join(silent)}")
         raise typer.Exit(PARTLY)
 
 

@@ -125,6 +125,11 @@ def extended(sidecar: SidecarAnswer) -> Mapping[str, str]:
     }
 
 
+def app_pid_of(sidecar: SidecarAnswer) -> int:
+    """The process of a sidecar's app, as far as the sidecar was told; 0: unknown."""
+    return _number(extended(sidecar).get("appPID")) or sidecar.entry.app_pid
+
+
 def _for_people(row: Row, *, is_wide: bool) -> Row:
     command = str(row.get("command") or "")
     state = row.get("status")

@@ -1,6 +1,7 @@
 """Puts documents that changed in force, in every part that goes by them; those that can't be used change nothing."""
 
 import random
+import time
 import zlib
 from asyncio import Event, Future, TaskGroup, get_running_loop, timeout, to_thread
 from typing import Any
@@ -41,8 +42,8 @@ _ANSWER_S = 25.0  # a reload takes half a second; on a busy machine, or of a hug
 
 
 class Reloads:
-    """Mutable state: `policy`, the one in force, `error`, why newer documents were refused, if they were, the ports that are ours, how
-    documents are read, and who waits to hear what came of it."""
+    """Mutable state: `policy`, the one in force, since when, the texts of the one before it, `error`, why newer documents were refused,
+    if they were, the ports that are ours, how documents are read, and who waits to hear what came of it."""
 
     def __init__(
         self,
@@ -78,6 +79,8 @@ class Reloads:
         self._names = names
         self._directory = directory
         self._own_ports: frozenset[int] = frozenset()
+        self._since = time.time()
+        self._texts_before: tuple[tuple[str, bytes], ...] = ()
         self._asked: Event | None = None
         self._sources: PolicySources | None = None
         self._reader: ReaderProcess | None = None
@@ -109,6 +112,7 @@ class Reloads:
         """Read the documents now, put them in force, and tell what came of it. Raises: TimeoutError."""
         if self._asked is None or self._reader is None:
             return self._outcome("nothing", None)
+        generation = self.policy.generation
         heard: Future[DocumentError | None] = get_running_loop().create_future()
         self._waiting.append(heard)
         self._asked.set()
@@ -118,7 +122,8 @@ class Reloads:
         finally:
             if heard in self._waiting:
                 self._waiting.remove(heard)
-        return self._outcome("refused" if error else "reloaded", error)
+        is_same = self.policy.generation == generation
+        return self._outcome("refused" if error else "unchanged" if is_same else "reloaded", error)
 
     async def compared(self) -> Json:
         """The documents in force as they were, and what is wrong with them as they are now, which changes nothing. Raises: TimeoutError."""
@@ -129,19 +134,18 @@ class Reloads:
                     await to_thread(reader, sources)
             except DocumentError as found:
                 error = found
-        told = self._outcome("refused" if error else "nothing", error)
-        settings = self._settings
-        return {
-            **told,
-            "configurations": [str(path.absolute()) for path in settings.config_paths],
-            "folders": [str(path.absolute()) for path in settings.resources_paths],
-            "inForce": [{"path": path, "text": _text(data)} for path, data in self.policy.texts],
-        }
+        return self._outcome("refused" if error else "nothing", error)
 
     def _outcome(self, result: str, error: DocumentError | None) -> Json:
+        settings = self._settings
         return {
             "result": result,
             "generation": self.policy.generation,
+            "since": self._since,
+            "configurations": [str(path.absolute()) for path in settings.config_paths],
+            "folders": [str(path.absolute()) for path in settings.resources_paths],
+            "inForce": _texts(self.policy.texts),
+            "before": _texts(self._texts_before),
             "warnings": list(self.policy.warnings),
             "faults": [
                 {"path": str(one.path), "line": one.line, "field": one.field, "problem": one.problem}
@@ -166,6 +170,8 @@ class Reloads:
     def changed(self, policy: PolicySnapshot) -> None:
         """Put these policies in force."""
         before = self.policy.configuration
+        if policy.generation != self.policy.generation:
+            self._since, self._texts_before = time.time(), self.policy.texts
         self.policy, self.error = policy, None
         self._logs.change(policy.configuration.logging)
         self._control.policy_changed(policy)
@@ -238,6 +244,10 @@ class Reloads:
         for component in self.policy.pipelines.components:
             self._meters.components_loaded.add(self._settings.app_id)
             self._meters.component_inits.add(self._settings.app_id, component.type)
+
+
+def _texts(files: tuple[tuple[str, bytes], ...]) -> list[Json]:
+    return [{"path": path, "text": _text(data)} for path, data in files]
 
 
 def _text(data: bytes) -> str:
