@@ -40,7 +40,7 @@ KEYS: Final[Mapping[str, tuple[str, str]]] = {
         for key in ("grpc_code", "cause", "made_by", "bytes_in", "bytes_out", "duration_us")
     },
     "attempts": (_ENDS, "tries; 0: nothing was tried"),
-    **{key: (_ENDS, KEYS_OF_LINES[key]) for key in ("not_retried", "endpoint", "breaker")},
+    **{key: (_ENDS, KEYS_OF_LINES[key]) for key in ("not_retried", "endpoint", "breaker", "fault")},
     "mtls": (_ENDS, "whether mutual TLS carried it; null: nothing was sent, so nothing was proven"),
     "timings_us": (
         _ENDS,

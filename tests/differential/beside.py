@@ -91,6 +91,9 @@ def told(
     if _ERROR_FIELD in fields:
         body = b""
         fields.pop("content-length", None)
+        fields.pop(
+            "traceparent", None
+        )  # of a head that can't be read: where the tracer says how an engine begins spans
     fields.pop("transfer-encoding", None)  # who re-frames a body may choose
     fields.pop("date", None)  # added where an answer has none; the engines are asked one after another
     return Told(start, fields, body, grouped(trailers), cut)

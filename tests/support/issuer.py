@@ -55,7 +55,7 @@ class Issuer:
     ) -> str:
         """A token for the audience `shop`, in force now."""
         now = time.time()
-        told = {"iss": self.url, "aud": "shop", "iat": now, "exp": now + 600, **claims}
+        told = {"iss": self.url, "aud": "shop", "iat": now, "exp": now + 86_400, **claims}
         told = {name: value for name, value in told.items() if value is not None}
         is_rsa = (kid or "rsa").startswith("rsa")
         key = key if key is not None else self.rsa if is_rsa else self.ec
