@@ -17,7 +17,7 @@ from policies.reading.compile_http_endpoints import compile_http_endpoints
 from policies.reading.compile_pipelines import MIDDLEWARE, compile_pipelines
 from policies.reading.compile_resiliency import compile_resiliency
 from policies.reading.compile_traffic import compile_traffic
-from policies.reading.documents import Document, ModelT, examine, read_documents
+from policies.reading.documents import Document, ModelT, examine, read_partly
 from policies.reading.findings import Findings
 from policies.rules.access import AccessRules
 from policies.rules.configuration import ConfigurationValues
@@ -81,7 +81,7 @@ def compile_documents(
         findings=findings,
         mode=context.access_policy_mode,
     )
-    return Assembled(
+    made = Assembled(
         access=replace(access, policies=policies),
         configuration=compile_configuration(configurations, findings),
         resiliency=compile_resiliency(resources.resiliencies, own, findings),
@@ -96,6 +96,8 @@ def compile_documents(
         pipelines=compile_pipelines(configurations, resources.components, own, env, findings),
         http_endpoints=compile_http_endpoints(resources.http_endpoints, own, env, findings),
     )
+    findings.drop_echoes()
+    return made
 
 
 def read(
@@ -112,10 +114,13 @@ def read(
 
 def _read(path: Path, env: Mapping[str, str] | None, findings: Findings) -> tuple[Document, ...] | None:
     try:
-        return read_documents(path, env)
+        documents, faults = read_partly(path, env)
     except DocumentError as error:
         findings.faults += error.faults
         return None
+    findings.faults += faults
+    findings.written += faults
+    return documents or (None if faults else ())
 
 
 def _configuration(
@@ -131,15 +136,20 @@ def _configuration(
             Fault(path=path, line=0, field="", problem="is empty (expected a Configuration)")
         )
         return None
-    for extra in documents[1:]:
-        is_harmless = not _holds_access(extra.value)
-        findings.fault(
-            extra, (), "is a second document (expected one Configuration in a file)", is_lenient=is_harmless
-        )
-    document = _with_kind(documents[0], findings)
+    first = next((document for document in documents if _kind(document) == "Configuration"), documents[0])
+    for extra in documents:
+        if extra is not first:
+            is_harmless = not _holds_access(extra.value)
+            problem = "is a second document beside a Configuration (expected one alone in its file)"
+            findings.fault(extra, (), problem, is_lenient=is_harmless)
+    document = _with_kind(first, findings)
     configuration, faults = examine(document, schema.Configuration)
     findings.faults += [_hardened(document, fault) for fault in faults]
     return (document, configuration) if configuration is not None else None
+
+
+def _kind(document: Document) -> object:
+    return document.value.get("kind") if isinstance(document.value, dict) else None
 
 
 def _with_kind(document: Document, findings: Findings) -> Document:
@@ -188,7 +198,7 @@ def _resources(files: Iterable[Path], findings: Findings) -> Resources:
     unbuilt_components: list[str] = []
     for path in files:
         for document in _read(path, None, findings) or ():
-            kind = document.value.get("kind") if isinstance(document.value, dict) else None
+            kind = _kind(document)
             if kind == "Component" and not _is_middleware(document.value):
                 unbuilt_components.append(_described(document.value))
             elif isinstance(kind, str) and kind in _UNBUILT_KINDS:

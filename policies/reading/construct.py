@@ -143,7 +143,9 @@ class _Builder(Struct):
             return text if kind != "null" else ""
         if kind in {"str", "timestamp"}:
             if kind == "str" and not getattr(node, "style", None) and text.lower() in {"y", "n"}:
-                self.fault(node, place, f'{text} is a boolean to some (expected true, false or "{text}")')
+                self.fault(
+                    node, place, f'`{text}` is a boolean to YAML 1.1 readers (expected "{text}" in quotes)'
+                )
             return text
         if kind == "null":
             return None

@@ -87,6 +87,14 @@ def read_documents(
     return parse_documents(path, read_text(path), env, is_text=is_text)
 
 
+def read_partly(path: Path, env: Mapping[str, str] | None) -> tuple[tuple[Document, ...], tuple[Fault, ...]]:
+    """The same and faults in how values are written, such as a key that is given twice; the documents lack these.
+
+    For whoever tells all that is wrong at once, not to be gone by after a fault. Raises: DocumentError where nothing can be read.
+    """
+    return _parse(path, read_text(path), env, lambda _: False)
+
+
 def parse_documents(
     path: Path,
     text: str,
@@ -95,6 +103,16 @@ def parse_documents(
     is_text: Callable[[Place], bool] = lambda _: False,
 ) -> tuple[Document, ...]:
     """The same of a file's text. Raises: DocumentError."""
+    documents, faults = _parse(path, text, env, is_text)
+    if faults:
+        raise DocumentError(faults)
+    return documents
+
+
+def _parse(
+    path: Path, text: str, env: Mapping[str, str] | None, is_text: Callable[[Place], bool]
+) -> tuple[tuple[Document, ...], tuple[Fault, ...]]:
+    """Raises: DocumentError where values of variables are missing, too: nothing is to be said about what they would be."""
     unset: list[Fault] = []
     if env is not None:
         text = _expand(path, text, env, unset)
@@ -104,10 +122,9 @@ def parse_documents(
         built = construct(path, node, format_place, is_text)
         faults += built.faults
         documents.append(Document(path=path, value=built.value, places=built.places))
-    faults += _unset_in_use(documents, unset)
-    if faults:
-        raise DocumentError(faults)
-    return tuple(document for document in documents if document.value is not None)
+    if missing := _unset_in_use(documents, unset):
+        raise DocumentError([*faults, *missing])
+    return tuple(document for document in documents if document.value is not None), tuple(faults)
 
 
 def read_text(path: Path) -> str:

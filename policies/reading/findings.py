@@ -11,12 +11,14 @@ from policies.reading.durations import is_bare, parse_duration
 class Findings(Struct):
     """Grows during one load: `faults` stop it (the lenient ones only without `--config-lenient`), `notes` and `remarks` don't.
 
-    `notes` are warnings with a place, `remarks` those without.
+    `notes` are warnings with a place, `remarks` those without. `written`: the faults in how values are written, by which
+    these are missing in their documents.
     """
 
     faults: list[Fault] = field(default_factory=list)
     notes: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    written: list[Fault] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[str]:
@@ -30,6 +32,14 @@ class Findings(Struct):
     def warn(self, document: Document, place: Place, text: str) -> None:
         """Note something that the author should know and that changes nothing."""
         self.notes.append(document.fault(place, text))
+
+    def drop_echoes(self) -> None:
+        """Leave out faults of lines whose values are missing as they are written wrongly."""
+        own = set(self.written)
+        places = {(fault.path, fault.line) for fault in own}
+        self.faults = [
+            fault for fault in self.faults if fault in own or (fault.path, fault.line) not in places
+        ]
 
     def duration(self, document: Document, place: Place, text: str) -> float | None:
         """Seconds of a duration, None where nothing is written; what is not a duration, or has no unit, is a fault."""

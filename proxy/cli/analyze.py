@@ -52,6 +52,12 @@ class Files(Struct, kw_only=True):
     findings: "list[Finding]"
     others: int = 0
 
+    @property
+    def checked(self) -> int:
+        """How many were looked into, each once; those with a fault that hides what they hold count, too."""
+        ours = (*self.configurations, *self.resources, *self.run_files)
+        return len({*ours, *(finding.fault.path for finding in self.findings)})
+
 
 def analyze(
     paths: Annotated[
@@ -71,8 +77,8 @@ def analyze(
     from policies.analysis.codes import SEVERITIES  # noqa: PLC0415 - YAML: other commands do without
 
     files = sort_files(paths or [Path()])
-    checked = len(files.configurations) + len(files.resources) + len(files.run_files)
-    if not checked and not files.findings:
+    checked = files.checked
+    if not checked:
         raise no_documents(paths)
     found = look(files, os.environ)
     rows = [finding_row(each) for each in found]
@@ -133,17 +139,32 @@ def _summary(rows: Sequence[Mapping[str, Any]], checked: int) -> str:
 
 
 def sort_files(paths: Sequence[Path]) -> Files:
-    """Look into files, and into folders and all below them. Raises: UsageError for a path that is not there."""
+    """Look into files, and into folders and all below them; what is neither, such as a pipe, is left out, which is said.
+
+    Raises: UsageError for a path that is not there, or names what is neither.
+    """
     files = Files(configurations=[], resources=[], run_files=[], findings=[])
     seen: set[Path] = set()
     for path in paths:
-        if not path.exists():
+        if not os.path.lexists(path):
             raise UsageError(f"{path}: there is no such file or folder")
-        for file in _below(path) if path.is_dir() else (path,):
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
+        if _is_odd(path):
+            raise UsageError(f"{path}: is neither a regular file nor a folder")
+        for file in _below(path) if os.path.isdir(path) else (path,):
+            if (real := _real(file)) not in seen:
+                seen.add(real)
                 _sort(file.absolute(), files, is_named=file == path)
     return files
+
+
+def _real(path: Path) -> Path:
+    """Where links lead to; those that lead in a circle stay."""
+    return Path(os.path.realpath(path))
+
+
+def _is_odd(path: Path) -> bool:
+    """Whether it is neither a file nor a folder: a pipe may be read for ever. Of a link that leads nowhere, reading says why."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -159,21 +180,26 @@ def _below(folder: Path) -> Iterator[Path]:
                     raise UsageError(
                         f"{folder}: more than {_MOST_FILES} YAML files", hint="name a smaller folder"
                     )
-                yield Path(where, name)
+                if _is_odd(path := Path(where, name)):
+                    tell(printable(f"{shown(path)}: left out, as it is not a regular file"))
+                else:
+                    yield path
 
 
 def _sort(path: Path, files: Files, *, is_named: bool) -> None:
     from policies.analysis.codes import classify  # noqa: PLC0415 - see above
     from policies.errors import DocumentError, Fault  # noqa: PLC0415 - see above
-    from policies.reading.documents import read_documents  # noqa: PLC0415 - see above
+    from policies.reading.documents import read_partly  # noqa: PLC0415 - see above
 
     try:
-        documents = read_documents(path, None)
+        documents, faults = read_partly(path, None)
     except DocumentError as error:
         if is_named or _looks_ours(path):
             files.findings += [classify(fault, is_warning=False) for fault in error.faults]
         return
     kinds = {_kind(document) for document in documents}
+    if faults and (is_named or kinds & {"Configuration", "run file", *_KINDS}):
+        files.findings += [classify(fault, is_warning=False) for fault in faults]
     if "Configuration" in kinds:
         files.configurations.append(path)
     if kinds & _KINDS:
@@ -182,7 +208,7 @@ def _sort(path: Path, files: Files, *, is_named: bool) -> None:
         files.run_files.append(path)
     if not kinds & {"Configuration", "run file", *_KINDS}:
         files.others += 1
-        if is_named:
+        if is_named and not faults:
             problem = (
                 "is no document of postern's (expected a kind such as Configuration, or a run file with apps)"
             )
@@ -221,9 +247,9 @@ def look(files: Files, env: Mapping[str, str]) -> "tuple[Finding, ...]":
     sets: list[Together] = []
     for path in files.run_files:
         sets += _of_run_file(path, env, found)
-    read = {path.resolve() for each in sets for path in (*each.config_paths, *each.resource_files)}
-    resources = [path for path in files.resources if path.resolve() not in read]
-    configurations = [path for path in files.configurations if path.resolve() not in read]
+    read = {_real(path) for each in sets for path in (*each.config_paths, *each.resource_files)}
+    resources = [path for path in files.resources if _real(path) not in read]
+    configurations = [path for path in files.configurations if _real(path) not in read]
     sets += _alone(configurations, resources, files.resources, env)
     return ordered(tuple(dict.fromkeys([*found, *review(sets)])))
 

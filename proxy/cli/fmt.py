@@ -18,7 +18,10 @@ from telemetry.printable import printable, printable_lines
 
 def fmt(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="files and folders, or - for standard input to output")
+        list[Path] | None,
+        typer.Argument(
+            help="files and folders, or - for standard input to output; none: the working directory"
+        ),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="write nothing; 1 if a file is not canonical")
@@ -31,11 +34,7 @@ def fmt(
 
     Example: postern fmt --check resources dapr.yaml
     """
-    if not paths:
-        raise UsageError(
-            "expected files or folders",
-            hint="as in `postern fmt resources dapr.yaml`, or - for standard input",
-        )
+    paths = paths or [Path()]
     if paths == [Path("-")]:
         sys.stdout.write(_made(Path("<stdin>"), sys.stdin.buffer.read()))
         return

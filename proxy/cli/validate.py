@@ -28,8 +28,8 @@ def validate(
     Example: postern validate dapr.yaml resources
     """
     files = sort_files(paths or [Path()])
-    checked = len(files.configurations) + len(files.resources) + len(files.run_files)
-    if not checked and not files.findings:
+    checked = files.checked
+    if not checked:
         raise no_documents(paths)
     faults = [finding_row(each) for each in look(files, os.environ) if each.severity == "error"]
     if output is AnalyzeOutput.JSON:

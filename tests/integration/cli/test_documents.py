@@ -1,6 +1,7 @@
 """`postern validate` and `postern fmt` on files."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,4 +82,53 @@ def test_file_that_cannot_be_formatted_stays_and_fails(
     assert "r.yaml: stays as it is: line 1 has an anchor" in err
     assert "b.yaml:2: is not valid YAML" in err
     assert (folder / "r.yaml").read_text() == "kind: &x Resiliency\n"
-    assert main(["fmt"]) == 2
+    (folder / "r.yaml").write_text(RESILIENCY)
+    (folder / "b.yaml").unlink()
+    assert main(["fmt"]) == 0
+    assert "    timeouts: {short: 2s}" in (folder / "r.yaml").read_text()
+
+
+@pytest.mark.parametrize("command", [["validate"], ["fmt", "--check"], ["analyze"]])
+def test_pipe_is_left_out_and_a_circle_of_links_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    os.mkfifo(folder / "pipe.yaml")
+    main([*command, "."])
+    assert "pipe.yaml: left out, as it is not a regular file" in capsys.readouterr().err
+    assert main([*command, "pipe.yaml"]) == 2
+    assert "pipe.yaml: is neither a regular file nor a folder" in capsys.readouterr().err
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    assert main([*command, "loop.yaml"]) == (2 if command[0] == "fmt" else 1)
+    assert main([*command, "."]) == 1
+    if command[0] != "fmt":
+        assert "loop.yaml: " in (out := capsys.readouterr().out)
+        assert "Too many levels of symbolic links" in out
+
+
+def test_faults_in_how_values_are_written_do_not_hide_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "kind: Resiliency\nmetadata:\n  name: y\nspec:\n  polices: {}\nspec: 1\n"
+    (folder / "r.yaml").write_text(text)
+    assert main(["validate"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines()] == ["r.yaml:3", "r.yaml:5", "r.yaml:6"]
+    assert err == "1 file: 3 faults\n"
+    (folder / "r.yaml").write_text("a: 1\na: 2\n")
+    assert main(["validate", "r.yaml"]) == 1
+    assert capsys.readouterr().err == "1 file: 1 fault\n"
+
+
+def test_each_document_beside_a_configuration_is_judged_by_its_kind(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "---\nkind: Configuration\nmetadata: {name: c}\nspec: {tracin: {}}\n"
+    (folder / "r.yaml").write_text(RESILIENCY + other)
+    assert main(["validate"]) == 1
+    out, err = capsys.readouterr()
+    told = [line.split(" (")[0] for line in out.splitlines()]
+    assert told == [
+        "r.yaml:1: is a second document beside a Configuration",
+        "r.yaml:10: spec.tracin: unknown key",
+    ]
+    assert err == "1 file: 2 faults\n"

@@ -67,7 +67,7 @@ def test_scalars_are_plain_values(tmp_path: Path, text: str, value: object) -> N
         ("a: 1\na: 2\n", "doc.yaml:2:1: a: is given twice (first on line 1)"),
         ("a:\n  y: 1\n", 'doc.yaml:2:3: a.y: is a YAML boolean, not a name (expected "y" in quotes)'),
         ("no: 1\n", 'doc.yaml:1:1: no: is a YAML boolean, not a name (expected "no" in quotes)'),
-        ("a: y\n", 'doc.yaml:1:4: a: y is a boolean to some (expected true, false or "y")'),
+        ("a: y\n", 'doc.yaml:1:4: a: `y` is a boolean to YAML 1.1 readers (expected "y" in quotes)'),
         (
             "a: 010\n",
             "doc.yaml:1:4: a: 010 is an octal, binary or base-60 number to YAML (expected it in quotes)",
