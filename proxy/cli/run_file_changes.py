@@ -56,7 +56,7 @@ def run_file_changes(
     if command != entry.command:
         shown = {"before": redact_text(entry.command), "after": redact_text(command)}
         found.append({"name": "command", **shown, "kind": "command"})
-    found += _env_changes(spec, _environment(app_pid), _environment(entry.cli_pid))
+    found += env_changes(spec.env, _environment(app_pid), _environment(entry.cli_pid))
     lines = {**_lines(document, index, spec), **lines}
     return [{**one, "by": lines.get(one["name"], str(path))} for one in found], []
 
@@ -99,11 +99,12 @@ def _environment(pid: int) -> Mapping[str, str] | None:
     return {name: text for name, _, text in pairs} or None
 
 
-def _env_changes(
-    spec: AppSpec, app: Mapping[str, str] | None, command: Mapping[str, str] | None
+def env_changes(
+    written: Mapping[str, str], app: Mapping[str, str] | None, command: Mapping[str, str] | None
 ) -> list[Json]:
-    """Variables that the app would have anew, no longer or with another value; values are left out, as any may be a secret.
+    """Variables that the app would have anew, no longer or with another value, without values, as any may be a secret.
 
+    written: `env` of the file.
     command: the environment of `postern run`, which the app has, too: what is from there, or from postern, is not the file's.
     """
     if app is None:
@@ -111,16 +112,16 @@ def _env_changes(
     shown = {True: REMOVED, False: None}
     changed = [
         name
-        for name, text in spec.env.items()
+        for name, text in written.items()
         if name not in _OWN and "${" not in text and app.get(name) != text
     ]
     gone = [
         name
         for name in (app if command is not None else ())
-        if name not in spec.env and name not in (command or {}) and not _is_own(name)
+        if name not in written and name not in (command or {}) and not _is_own(name)
     ]
     return [
-        {"name": f"env.{name}", "before": shown[name in app], "after": shown[name in spec.env], "kind": "env"}
+        {"name": f"env.{name}", "before": shown[name in app], "after": shown[name in written], "kind": "env"}
         for name in (*changed, *gone)
     ]
 
@@ -130,6 +131,7 @@ _OWN = frozenset(
         *EXPANDED,
         "PORT",
         "PYTHONUNBUFFERED",
+        "LC_CTYPE",  # which Python itself sets where the locale is C (PEP 538)
         "no_proxy",
         "NO_PROXY",
         "APP_ID",
