@@ -26,7 +26,7 @@ from telemetry.durations import parse_duration_s
 from telemetry.printable import printable
 
 _MAX_LINES = 1_000_000
-_EXPECTED_SINCE = "expected a length such as 10m, or a past time such as 2026-01-31T12:00:00Z"
+_EXPECTED_SINCE = "expected a length such as 10m, or a time such as 2026-01-31T12:00:00Z"
 _SHORT = 8  # of an instance's id, in labels
 
 
