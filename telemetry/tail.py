@@ -29,6 +29,9 @@ def load(reference: str) -> Wants:
         found: object = import_module(module_name)
         for name in path.split("."):
             found = getattr(found, name)
+    except ModuleNotFoundError as error:
+        problem = f"ModuleNotFoundError: {error}; postern doesn't see PYTHONPATH: install the package beside it (`pipx inject postern …`)"
+        raise TailCallableError(reference, problem) from error
     except Exception as error:
         raise TailCallableError(reference, f"{type(error).__name__}: {error}") from error
     if not callable(found):

@@ -1,7 +1,9 @@
 """`spec.tracing` of a Configuration -> TracingConfig; every fault at once."""
 
 import re
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from policies.reading import schema
@@ -66,7 +68,21 @@ def _tail_callable(document: Document, written: str, findings: Findings) -> str:
     if written and _CALLABLE.fullmatch(written) is None:
         problem = f"`{written}` names no callable (expected package.module:function)"
         findings.fault(document, (*_TRACING, "tail", "callable"), problem)
+    elif written and not _is_installed(package := re.split("[.:]", written)[0]):
+        problem = (
+            f"`{written}` can't be imported: there is no module {package}, and postern doesn't see PYTHONPATH "
+            "(install the package beside it: `pipx inject postern …`)"
+        )
+        findings.fault(document, (*_TRACING, "tail", "callable"), problem)
     return written
+
+
+def _is_installed(package: str) -> bool:
+    """Whether there is such a package or module; none of its code runs, and so what is within it is not known."""
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # one that was made by hand, such as __main__
+        return package in sys.modules
 
 
 def _accepted(document: Document, written: Sequence[str], findings: Findings) -> frozenset[str]:

@@ -47,6 +47,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(tap, top, stat, edges, trace, dashboard),
     *(logs, get, configurations, validate, fmt, init, uninstall),
 )
+_GROUPS = {"mtls": mtls, "config": config, "policy": policy}
 # Commands that have a -k in Dapr's command line.
 _HAS_KUBERNETES = frozenset({"init", "uninstall", "list", "status", "stop", "logs", "configurations", "mtls"})
 # Words of Dapr's command line that do nothing here -> why, and what to do instead.
@@ -80,9 +81,8 @@ def build() -> typer.Typer:
     app.command()(completion)
     for command in _COMMANDS:
         app.command(command.__name__)(command)
-    app.add_typer(mtls, name="mtls")
-    app.add_typer(config, name="config")
-    app.add_typer(policy, name="policy")
+    for name, group in _GROUPS.items():
+        app.add_typer(group, name=name)
     return app
 
 
@@ -115,9 +115,7 @@ def _names() -> list[str]:
             "list",
             "log-level",
             "completion",
-            "mtls",
-            "config",
-            "policy",
+            *_GROUPS,
             *(command.__name__ for command in _COMMANDS),
         )
     )
@@ -142,14 +140,15 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] in _HAS_KUBERNETES and (asked := KUBERNETES_FLAGS.intersection(argv)):
         tell(f"postern {argv[0]}: {min(asked)} is {KUBERNETES}")
         return 2
+    command = " ".join(["postern", *argv[: 2 if argv and argv[0] in _GROUPS else 1]])
     try:
         build()(list(argv), prog_name="postern")
     except CliError as error:
-        tell_error(f"postern {argv[0]}", error)
+        tell_error(command, error)
         return error.code
     except OSError as error:
         for cause in causes(error, ()) or ():
-            tell(f"postern {argv[0]}: {cause}")
+            tell(f"{command}: {cause}")
         return FAILED
     except SystemExit as ended:  # how the framework ends, with the code that it or the command chose
         return ended.code if isinstance(ended.code, int) else 0

@@ -11,7 +11,7 @@ import typer
 
 from proxy.cli.completion import app_ids
 from proxy.cli.config_live import CONFIG
-from proxy.cli.errors import PARTLY
+from proxy.cli.errors import PARTLY, UsageError
 from proxy.cli.fleet import SidecarAnswer, ask, entries, nothing_runs, of_app, root_of
 from proxy.cli.options import RuntimePath
 from proxy.cli.redaction import redact
@@ -61,8 +61,15 @@ class GetOutput(Enum):
     NAME = "name"
 
 
+def _kinds(incomplete: str) -> list[str]:
+    return [each.value for each in What if each.value.startswith(incomplete)]
+
+
 def get(
-    what: Annotated[What, typer.Argument(help="which kind")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help=", ".join(each.value for each in What), autocompletion=_kinds),
+    ],
     name: Annotated[str | None, typer.Argument(help="the one of this name")] = None,
     app_id: Annotated[
         str | None, typer.Option("--app-id", "-a", help="of this app's sidecar alone", autocompletion=app_ids)
@@ -79,10 +86,15 @@ def get(
 
     Example: postern get resiliency -o yaml
     """
+    try:
+        what = What(kind)
+    except ValueError as error:
+        raise UsageError(f"{kind}: no such kind; expected {', '.join(_kinds(''))}") from error
     root = root_of(runtime_path, os.environ)
     running = of_app(root, app_id) if app_id else entries(root)
     answers = asyncio.run(ask(running, CONFIG, timeout_s=_ASK_S))
-    rows = [row for row in resources_of(answers, what) if name in (None, row["name"])]
+    in_force = resources_of(answers, what)
+    rows = [row for row in in_force if name in (None, row["name"])]
     if output in (GetOutput.JSON, GetOutput.YAML):
         put(format_data(rows, output.value))
     elif output is GetOutput.NAME:
@@ -94,6 +106,10 @@ def get(
             for row in rows
         ]
         put_table(_COLUMNS, shown, is_wide=output is GetOutput.WIDE)
+    elif in_force:
+        noun = "resource" if what is What.ALL else what.value
+        named = ", ".join(sorted({str(row["name"]) or "one without a name" for row in in_force}))
+        tell(printable(f"no {noun} named {name}; in force: {named}"))
     elif running:
         tell(f"no sidecar here has {'any resource' if what is What.ALL else what.value} in force")
     else:

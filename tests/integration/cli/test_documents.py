@@ -119,6 +119,17 @@ def test_faults_in_how_values_are_written_do_not_hide_others(
     assert capsys.readouterr().err == "1 file: 1 fault\n"
 
 
+def test_callable_that_is_not_installed_is_told_with_its_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "kind: Configuration\nspec:\n  tracing:\n    tail: {callable: 'no_such_module:wants'}\n"
+    (folder / "c.yaml").write_text(text)
+    assert main(["validate", "c.yaml"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("c.yaml:4: spec.tracing.tail.callable: `no_such_module:wants` can't be imported")
+    assert "pipx inject postern" in out
+
+
 def test_each_document_beside_a_configuration_is_judged_by_its_kind(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,8 @@ async def test_resources_are_told_with_their_apps_and_files(commands: Commands) 
     assert "c.yaml:1" in output
     code, output = await commands.done("get", "configurations", "--app-id", "cart")
     assert (code, output) == (0, "no sidecar here has configurations in force")
+    code, output = await commands.done("get", "resiliency", "nosuch")
+    assert (code, output) == (0, "no resiliency named nosuch; in force: mesh")
     file.write_text(RESOURCES.replace("mesh", "renamed").replace("kind: HTTPEndpoint", "kind: ["))
     code, output = await commands.done("get", "resiliency", "mesh", "-o", "name")
     assert (code, output.strip()) == (0, "resiliency/mesh")

@@ -269,5 +269,7 @@ async def test_promoted_spans_are_exported_and_so_is_what_the_callable_wants(
 
 async def test_callable_that_can_not_be_loaded_names_the_field(mesh: Mesh) -> None:
     config = mesh.write("tail.yaml", TAIL % ("http://127.0.0.1:9/api/v2/spans", "no_such_module:wants"))
-    with pytest.raises(ProcessEndedError, match=r"spec\.tracing\.tail\.callable.*no_such_module"):
+    with pytest.raises(
+        ProcessEndedError, match=r"tail\.yaml:7: spec\.tracing\.tail\.callable: .*no_such_module.*pipx inject"
+    ):
         await mesh.sidecar("web", flags=("--config", str(config)))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,11 @@ from proxy.wire.http_client import LocalResponse
         (["mtls", "expiry", "-k"], "postern mtls: -k is for Kubernetes, which is not built yet\n"),
         (["run", "-k", "-f", "."], "postern run: -k is for Kubernetes, which is not built yet\n"),
         (
+            ["get", "foo"],
+            "postern get: foo: no such kind; expected configurations, resiliency, accesspolicies, traffic, "
+            "httpendpoints, components, all\n",
+        ),
+        (
             ["logs"],
             "postern logs: expected an app; name one or several, as in `postern logs cart checkout`\n",
         ),
@@ -40,6 +46,11 @@ def test_unknown_command_is_told_with_the_nearest(
 ) -> None:
     assert main(words) == 2
     assert capsys.readouterr() == ("", said)
+
+
+def test_error_names_the_command_within_its_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "diff", "nosuch", "--runtime-path", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("postern config diff: nosuch: no such app runs here")
 
 
 def test_unknown_command_near_nothing_is_told_with_all(capsys: pytest.CaptureFixture[str]) -> None:
