@@ -20,7 +20,7 @@ demo: $(VENV)/.ready
 
 # Files run side by side (a module's tests share its mesh), more of them than two cores: half of the time is waiting. Then come those
 # that measure time.
-WORKERS ?= 8
+WORKERS ?= 6
 PARALLEL = -m 'not soak and not serial' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SERIAL = -m 'serial and not soak' $$(grep -rl --include='test_*.py' pytest.mark.serial tests)
 test: $(VENV)/.ready
