@@ -12,7 +12,7 @@ async def test_log_level_is_told_changed_for_a_while_and_reset(commands: Command
     (told,) = json.loads(output)
     assert (told["app"], told["level"], told["configured"]) == ("web", "debug", "info")
     assert told["until"]
-    assert 'msg="log level changed"' in web.process.output
+    await web.process.line('msg="log level changed"')
     code, output = await commands.done("log-level", "web")
     assert (code, "debug" in output) == (0, True)
     code, output = await commands.done("config", "show", "web")

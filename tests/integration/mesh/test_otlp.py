@@ -135,7 +135,7 @@ async def test_spans_go_to_the_exporters_that_the_environment_names(tmp_path: Pa
 
             await eventually(have_come)
             told = json.loads((await mesh.web.admin("/status")).body)["exporters"]
-            assert "exporter=jaeger" in mesh.web.process.output
+            await mesh.web.process.line("exporter=jaeger")
     place = f"127.0.0.1:{zipkin.port}"
     assert {one["name"]: one["collector"] for one in told} == {"zipkin": place, "zipkin_json": ""}
     found = [span for span in zipkin.spans if span["traceId"] == trace[0]]

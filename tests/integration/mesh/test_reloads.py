@@ -95,7 +95,7 @@ async def test_metrics_are_of_the_shape_that_the_configuration_in_force_says(
 
     path.write_text(METRICS_AFTER)
     await web.process.line("policies reloaded.*generation=2")
-    assert "metrics changed: the series of these begin anew" in web.process.output
+    await web.process.line("metrics changed: the series of these begin anew")
     await call(web, "/echo")
     await request(web.http_port, "GET", invoke("nobody", "/echo"))
     after = 'app_id="web",method="",path="/v1.0/invoke/{app_id}/method/{word}",status="200"'

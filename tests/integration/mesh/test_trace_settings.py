@@ -263,6 +263,7 @@ async def test_promoted_spans_are_exported_and_so_is_what_the_callable_wants(
             )
 
         await eventually(is_counted, within_s=60.0)
+        await web.process.line("the tail callable failed")
         assert web.process.output.count("the tail callable failed") == 1
         assert shop.process.output.count("the tail callable failed") <= 1
 

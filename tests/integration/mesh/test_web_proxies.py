@@ -164,4 +164,4 @@ async def test_sidecar_is_no_proxy_before_itself(
             web.http_port, "GET", "/echo", headers=[("dapr-app-id", f"http://nowhere.invalid:{plain}")]
         )
         assert "nowhere.invalid was not found" in response.body.decode()
-        assert "names this sidecar itself" in web.process.output
+        await web.process.line("names this sidecar itself")
