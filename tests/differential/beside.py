@@ -145,7 +145,8 @@ class Beside(Struct, frozen=True):
         # How soon a bad body is seen is chance; without bytes, a request is whole before its bad trailers come.
         noted = (request for request in self.app.noted if not request.cut)
         whole = [request for request in noted if request.body or end != REFUSED]
-        return Course(whole, answers, end, causes)
+        # A head that can't be read may be reported before the call ahead of it has ended.
+        return Course(whole, answers, end, sorted(causes, key=repr))
 
     async def _reported(self, way: Way, drive: Drive) -> Answered:
         """Drive, and wait for the report of each call that reached the app: a native engine's comes a little later."""
