@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, get_args
-from urllib.parse import SplitResult, urlsplit
 
 from policies.reading import own_schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.shown_urls import shown_url
+from policies.reading.urls import http_url
 from policies.rules.authorizers import AuthorizerKind, AuthorizerTls, ExternalAuthorizer
 
 MAX_AUTHORIZERS = 16  # of a policy
@@ -95,8 +95,8 @@ class _Reader:
             if target and (found is None or not 0 < int(found[1]) <= 65_535):
                 self.fault(kind, f"`{shown_url(target)}` is not an address (expected HOST:PORT)")
             return target.rpartition(":")[0].strip("[]"), False
-        parts = _url_parts(target)
-        if parts is None:
+        parts = http_url(target)
+        if parts is None or parts.query:
             self.fault(kind, f"`{shown_url(target)}` is not a URL (expected http://HOST:PORT/PATH, or https)")
             return "", True
         return parts.hostname or "", parts.scheme == "https"
@@ -136,14 +136,3 @@ class _Reader:
         if file and not Path(file).is_file():
             self._findings.fault(self._document, (*self._place, "tls", "caFile"), f"there is no file {file}")
         return AuthorizerTls(ca_file=file, server_name=tls.server_name)
-
-
-def _url_parts(text: str) -> SplitResult | None:
-    """Of an http or https URL without a user, a query or a fragment."""
-    try:
-        parts = urlsplit(text)
-        is_sound = parts.hostname and parts.port != 0 and text.isascii() and text.isprintable()
-    except ValueError:
-        return None
-    has_more = parts.username or parts.query or parts.fragment
-    return parts if is_sound and parts.scheme in ("http", "https") and not has_more else None

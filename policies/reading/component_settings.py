@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Mapping
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
@@ -14,6 +13,7 @@ from policies.reading.construct import Place, text_of
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.shown_urls import shown_url
+from policies.reading.urls import http_url
 from policies.reading.variables import NO_SECRETS, read_variable
 from policies.rules.patterns import Pattern, PatternError
 
@@ -110,7 +110,7 @@ class Settings:
         text = self.text(name, *aliases, default=default)
         if not text:
             return ""
-        parts = _url_parts(text)
+        parts = http_url(text)
         if parts is None:
             self.fault(
                 name,
@@ -166,16 +166,6 @@ class Settings:
                 meant = [self._known[one] for one in close] or sorted(self._known.values())
                 hint = f"did you mean {meant[0]}?" if close else f"expected {', '.join(meant)}"
                 self._fault((*place, "name"), f"unknown setting `{item.name}` ({hint})", is_lenient=True)
-
-
-def _url_parts(text: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(text)
-        is_sound = parts.hostname and parts.port != 0 and text.isascii() and text.isprintable()
-    except ValueError:
-        return None
-    is_known = parts.scheme in ("http", "https") and not parts.username and not parts.fragment
-    return parts if is_sound and is_known else None
 
 
 def _text(value: object) -> str:
