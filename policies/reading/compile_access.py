@@ -13,8 +13,9 @@ from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.rule_checks import check_pattern, check_reach
-from policies.rules.access import KNOWN_VERBS, AccessRules, Caller, CallerRules, Profile, Rule, without_policy
+from policies.rules.access import KNOWN_VERBS, AccessRules, CallerRules, Profile, Rule, without_policy
 from policies.rules.access_policies import PolicyMode
+from policies.rules.caller import Caller
 from policies.rules.matcher import PathTable, path_table
 
 MAX_PATTERN_CHARS = 2048  # longer than any path that the edge lets through

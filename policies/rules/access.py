@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, field
 
 from policies.rules.access_policies import AccessPolicies
+from policies.rules.caller import Caller
 from policies.rules.matcher import UNREADABLE, Candidate, PathTable
 from policies.rules.path_readings import readings
 
@@ -19,14 +20,6 @@ Protocol = Literal["http", "grpc"]
 
 KNOWN_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 """The verbs that a rule can name. Source: Dapr `HTTPExtension.Verb`."""
-
-
-class Caller(Struct, frozen=True, kw_only=True):
-    """Who calls: the parts of a verified SPIFFE ID `spiffe://<trust_domain>/ns/<namespace>/<app_id>`."""
-
-    trust_domain: str
-    namespace: str
-    app_id: str
 
 
 class Operation(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from msgspec import Struct, field
 
 from policies.rules.authorizers import ExternalAuthorizer
+from policies.rules.caller import Caller
 from policies.rules.path_readings import readings
 from policies.rules.templates import Met, TemplateTable, template_table
 from policies.rules.tokens import KeySource, TokenCondition, TokenIssuer, VerifiedToken
@@ -45,7 +46,7 @@ class Callers(Struct, frozen=True, kw_only=True):
     trust_domains: tuple[Pattern, ...] = ()
     principals: tuple[Pattern, ...] = ()
 
-    def has(self, caller: "Identity | None") -> bool:
+    def has(self, caller: Caller | None) -> bool:
         """Whether a caller is meant; None: one without an identity."""
         if caller is None or self.anonymous:
             return self.anonymous and caller is None
@@ -56,19 +57,6 @@ class Callers(Struct, frozen=True, kw_only=True):
             (self.principals, caller.principal),
         )
         return all(not wanted or any(one.fits(value) for one in wanted) for wanted, value in fields)
-
-
-class Identity(NamedTuple):
-    """The parts of a verified SPIFFE ID `spiffe://<trust_domain>/ns/<namespace>/<app_id>`."""
-
-    trust_domain: str
-    namespace: str
-    app_id: str
-
-    @property
-    def principal(self) -> str:
-        """The whole of it."""
-        return f"spiffe://{self.trust_domain}/ns/{self.namespace}/{self.app_id}"
 
 
 class PolicyRule(Struct, frozen=True, kw_only=True):
@@ -97,7 +85,7 @@ class Asked(NamedTuple):
     paths: what each reading of the path meets, None where it can't be judged. token: the verified one that came with the call.
     """
 
-    caller: Identity | None
+    caller: Caller | None
     is_self: bool
     method: str
     is_grpc: bool

@@ -14,8 +14,9 @@ from nameresolution.directory import Directory
 from nameresolution.host_registry import Entry
 from nameresolution.resolver import AppName, EndpointSet
 from policies.reloading.loading import PolicySnapshot
-from policies.rules.access import Caller, Protocol
+from policies.rules.access import Protocol
 from policies.rules.authorizers import ExternalAuthorizer
+from policies.rules.caller import Caller
 from policies.rules.resiliency import ResiliencyRules
 from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, PeerLeaf, TlsIdentity, Upstream

@@ -3,7 +3,8 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
-from policies.rules.access import Caller, Profile
+from policies.rules.access import Profile
+from policies.rules.caller import Caller
 from policies.rules.path_readings import readings
 from proxy import errors
 from proxy.contract.head import Form

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol, Reason
+from policies.rules.access import AccessDecision, AccessRules, Operation, Profile, Protocol, Reason
 from policies.rules.access_policies import PolicyVerdict
+from policies.rules.caller import Caller
 from policies.rules.matcher import PathTable
 from policies.rules.tokens import VerifiedToken
 from proxy import errors

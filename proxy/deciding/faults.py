@@ -6,8 +6,8 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from policies.rules.access import Caller
 from policies.rules.access_policies import PolicyRules
+from policies.rules.caller import Caller
 from policies.rules.faults import FaultRule
 from proxy.contract.gates import FaultGate
 from proxy.contract.head import Form

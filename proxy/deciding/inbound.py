@@ -3,7 +3,8 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
-from policies.rules.access import Caller, Protocol
+from policies.rules.access import Protocol
+from policies.rules.caller import Caller
 from proxy import errors
 from proxy.contract.plan import Cause, Decision, Edits, Hold, Labels, Plan, Reply, Surface
 from proxy.contract.recording import LONG, MAX_KEY_BYTES, RecordingHead

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from policies.rules.access import Caller
+from policies.rules.caller import Caller
 from policies.rules.faults import FaultRule
 from policies.rules.limits import ConcurrencyRule, Limits, RateRule
 from policies.rules.traffic import TargetTraffic, TrafficRules

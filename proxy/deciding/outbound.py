@@ -2,7 +2,8 @@
 
 from msgspec.structs import replace
 
-from policies.rules.access import Caller, Protocol
+from policies.rules.access import Protocol
+from policies.rules.caller import Caller
 from policies.rules.http_endpoints import UrlError, is_url, parse_url
 from proxy import errors
 from proxy.contract.plan import (

@@ -3,7 +3,8 @@
 The chain, its times and its root were verified in the handshake.
 """
 
-from policies.rules.access import AccessRules, Caller
+from policies.rules.access import AccessRules
+from policies.rules.caller import Caller
 from proxy.contract.engine import PeerLeaf, RefusedLeafError
 from sentry.errors import IdentityError
 from sentry.spiffe import SpiffeId, judge_leaf

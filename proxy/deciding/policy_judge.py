@@ -4,8 +4,8 @@ from collections.abc import Hashable, Iterator
 
 from msgspec import Struct
 
-from policies.rules.access import Caller
-from policies.rules.access_policies import Asked, HasHeader, Identity, PolicyRules, PolicyVerdict
+from policies.rules.access_policies import Asked, HasHeader, PolicyRules, PolicyVerdict
+from policies.rules.caller import Caller
 from policies.rules.matcher import ascii_lower
 from policies.rules.templates import Met, TemplateTable
 from policies.rules.tokens import VerifiedToken
@@ -67,16 +67,14 @@ class PolicyJudge:
     ) -> PolicyVerdict:
         """Reads a header only where a rule could turn on it."""
         found, has_header = self._paths(head, form), self._has_header(head)
-        return self.rules.evaluate(
-            Asked(_identity(caller), is_self, head.method(), is_grpc, found, has_header, token)
-        )
+        return self.rules.evaluate(Asked(caller, is_self, head.method(), is_grpc, found, has_header, token))
 
     def meeting(
         self, head: RecordingHead, caller: Caller | None, *, is_grpc: bool, form: Form = "sent"
     ) -> tuple[str, ...]:
         """The names of all rules that speak of a call, whatever their action."""
         asked = Asked(
-            *(_identity(caller), False, head.method(), is_grpc, self._paths(head, form)),
+            *(caller, False, head.method(), is_grpc, self._paths(head, form)),
             self._has_header(head),
         )
         return tuple(rule.name for rule in self.rules.meeting(asked))
@@ -104,9 +102,5 @@ class PolicyJudge:
             wanted = self.rules.headers[number]
             return any(name == wanted.name and value in wanted.values for name, value in head.headers)
 
-        asked = Asked(_identity(caller), is_self, head.method, is_grpc, None, has_header)
+        asked = Asked(caller, is_self, head.method, is_grpc, None, has_header)
         return self.rules.denied_reading(path, asked)
-
-
-def _identity(caller: Caller | None) -> Identity | None:
-    return None if caller is None else Identity(caller.trust_domain, caller.namespace, caller.app_id)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from policies.rules.access import AccessRules, Caller, CallerRules, Rule
+from policies.rules.access import AccessRules, CallerRules, Rule
+from policies.rules.caller import Caller
 from policies.rules.matcher import path_table
 from proxy.contract.plan import Cause, Decision, Edit, Op, Route
 from proxy.contract.recording import RecordingHead

@@ -6,7 +6,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.rules.access import KNOWN_VERBS, AccessRules, Caller, CallerRules, Operation, Rule
+from policies.rules.access import KNOWN_VERBS, AccessRules, CallerRules, Operation, Rule
+from policies.rules.caller import Caller
 from policies.rules.matcher import path_table
 
 A = Caller(trust_domain="public", namespace="default", app_id="app1")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import fields
 
-from policies.rules.access import Caller, CallerRules, Rule
+from policies.rules.access import CallerRules, Rule
 from policies.rules.access_policies import (
     AccessPolicies,
     Callers,
@@ -15,6 +15,7 @@ from policies.rules.access_policies import (
     PolicyRule,
     policy_rules,
 )
+from policies.rules.caller import Caller
 from policies.rules.matcher import path_table
 from policies.rules.templates import Template, template_table
 from proxy.contract.head import RequestHead

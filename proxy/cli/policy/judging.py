@@ -13,7 +13,8 @@ from policies.reading.compile_access import AccessContext
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
 from policies.reading.schema import Configuration
-from policies.rules.access import AccessDecision, AccessRules, Caller, Operation, Profile, Protocol
+from policies.rules.access import AccessDecision, AccessRules, Operation, Profile, Protocol
+from policies.rules.caller import Caller
 from policies.rules.limits import RateRule
 from policies.rules.tokens import VerifiedToken
 from proxy.cli.analyze import shown

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from policies.rules.access_policies import Identity
 from policies.rules.authorizers import ExternalAuthorizer
+from policies.rules.caller import Caller
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Op, Plan
 from proxy.deciding.app_plan import STRIP
@@ -64,7 +64,7 @@ class Question(NamedTuple):
 
 def own_party(settings: Settings) -> Party:
     """The app of a sidecar, as its certificate proves it."""
-    own = Identity(settings.trust_domain, settings.namespace, settings.app_id)
+    own = Caller(settings.trust_domain, settings.namespace, settings.app_id)
     proven = own.principal if settings.mtls else ""
     return Party(proven, app_id=settings.app_id, namespace=settings.namespace)
 

@@ -13,7 +13,8 @@ from policies.reading import schema
 from policies.reading.compile_access import AccessContext, compile_access
 from policies.reading.documents import read_documents, validate
 from policies.reading.findings import Findings
-from policies.rules.access import AccessRules, Caller, Operation
+from policies.rules.access import AccessRules, Operation
+from policies.rules.caller import Caller
 
 BOUTIQUE = RUN_FILE.parent
 QUICKSTART = BOUTIQUE.parent / "quickstart"

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from policies.errors import DocumentError, Fault, UnreadError
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
 from policies.reloading.watching import Read, watch
-from policies.rules.access import Caller, Operation
+from policies.rules.access import Operation
+from policies.rules.caller import Caller
 
 POLL_S = 0.05
 CALLER = Caller(trust_domain="public", namespace="default", app_id="app1")

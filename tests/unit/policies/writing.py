@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from policies.reloading.loading import PolicySnapshot, PolicySources, load
-from policies.rules.access import AccessDecision, Caller, Operation, Profile
+from policies.rules.access import AccessDecision, Operation, Profile
+from policies.rules.caller import Caller
 
 A = Caller(trust_domain="public", namespace="default", app_id="app1")
 OWN = Caller(trust_domain="public", namespace="default", app_id="callee")

@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from policies.errors import DocumentError
 from policies.reloading.loading import PolicySnapshot, load
-from policies.rules.access_policies import Asked, Identity, PolicyMode, PolicyRules, PolicyVerdict
+from policies.rules.access_policies import Asked, PolicyMode, PolicyRules, PolicyVerdict
+from policies.rules.caller import Caller
 from tests.unit.policies.writing import sources
 
-CART = Identity("public", "default", "cart")
+CART = Caller("public", "default", "cart")
 Json = Mapping[str, object]
 
 
@@ -40,7 +41,7 @@ def ask(
     rules: PolicyRules,
     path: str = "/orders",
     *,
-    caller: Identity | None = CART,
+    caller: Caller | None = CART,
     method: str = "GET",
     is_grpc: bool = False,
     is_self: bool = False,
@@ -107,29 +108,29 @@ def test_path_that_can_not_be_judged_is_denied(tmp_path: Path) -> None:
         ({}, CART._replace(trust_domain="other"), False),
         ({}, None, False),
         ({"namespaces": ["*"]}, CART._replace(namespace="far"), True),
-        ({"namespaces": ["far"], "trustDomains": ["*"]}, Identity("other", "far", "x"), True),
+        ({"namespaces": ["far"], "trustDomains": ["*"]}, Caller("other", "far", "x"), True),
         ({"apps": ["cart"]}, CART, True),
         ({"apps": ["web", "cart"]}, CART, True),
         ({"apps": ["ca*"]}, CART, True),
         ({"apps": ["*rt"]}, CART, True),
         ({"apps": ["car"]}, CART, False),
-        ({"principals": ["spiffe://other/ns/far/cart"]}, Identity("other", "far", "cart"), True),
-        ({"principals": ["spiffe://other/*"]}, Identity("other", "far", "cart"), True),
+        ({"principals": ["spiffe://other/ns/far/cart"]}, Caller("other", "far", "cart"), True),
+        ({"principals": ["spiffe://other/*"]}, Caller("other", "far", "cart"), True),
         ({"principals": ["spiffe://other/*"]}, CART, False),
         ("anonymous", None, True),
         ("anonymous", CART, False),
     ],
 )
 def test_rule_is_about_its_callers(
-    tmp_path: Path, whom: object, caller: Identity | None, is_allowed: bool
+    tmp_path: Path, whom: object, caller: Caller | None, is_allowed: bool
 ) -> None:
     assert ask(enforced(tmp_path, policy(rule(from_=whom))), caller=caller).allowed is is_allowed
 
 
 def test_denial_means_callers_of_everywhere(tmp_path: Path) -> None:
     rules = enforced(tmp_path, policy(rule("bad", "deny", from_={"apps": ["cart"]}), default="allow"))
-    assert not ask(rules, caller=Identity("other", "far", "cart")).allowed
-    assert ask(rules, caller=Identity("other", "far", "web")).allowed
+    assert not ask(rules, caller=Caller("other", "far", "cart")).allowed
+    assert ask(rules, caller=Caller("other", "far", "web")).allowed
 
 
 def test_app_may_call_itself_where_no_rule_denies_a_reading_of_the_path(tmp_path: Path) -> None:

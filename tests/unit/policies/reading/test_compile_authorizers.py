@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from policies.rules.access_policies import Identity, PolicyVerdict
+from policies.rules.access_policies import PolicyVerdict
 from policies.rules.authorizers import AuthorizerTls, ExternalAuthorizer
+from policies.rules.caller import Caller
 from tests.unit.policies.reading.test_compile_access_policies import (
     CART,
     ask,
@@ -19,7 +20,7 @@ from tests.unit.policies.reading.test_compile_access_policies import (
 
 ENTRY = {"name": "opa", "grpc": "localhost:9191"}
 OTHER = {"name": "other", "http": "http://localhost:8080/check"}
-STRANGER = Identity("public", "far", "cart")
+STRANGER = Caller("public", "far", "cart")
 
 
 def asks(name: str = "asked", authorizer: str = "opa", **more: object) -> dict[str, object]:
@@ -78,7 +79,7 @@ def test_default_that_allows_is_asked_about(tmp_path: Path) -> None:
         tmp_path, policy(asks(from_={"apps": ["web"]}), rule("all"), default="allow", authorizers=[ENTRY])
     )
     assert ask(rules, caller=CART).authorizers == ()
-    assert ask(rules, caller=Identity("public", "far", "web")).authorizers == ("opa",)
+    assert ask(rules, caller=Caller("public", "far", "web")).authorizers == ("opa",)
 
 
 def test_rule_of_a_name_takes_the_place_of_one_that_asks(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from policies.rules.access_policies import Asked, Identity
+from policies.rules.access_policies import Asked
+from policies.rules.caller import Caller
 from policies.rules.limits import ConcurrencyRule, LagRule, Limits, RateRule, ThrottleRule
 from tests.unit.policies.reading.test_compile_traffic import faults, loaded, traffic
 
-CART, OTHER = Identity("public", "default", "cart"), Identity("far", "away", "other")
+CART, OTHER = Caller("public", "default", "cart"), Caller("far", "away", "other")
 RATES = """
 inbound:
   rates:
@@ -24,7 +25,7 @@ def limits(folder: Path, *texts: str) -> Limits:
 
 
 def meeting(
-    found: Limits, path: str, method: str = "GET", caller: Identity | None = CART, *, is_grpc: bool = False
+    found: Limits, path: str, method: str = "GET", caller: Caller | None = CART, *, is_grpc: bool = False
 ) -> list[str]:
     assert found.matching is not None
     paths = found.matching.table.classes(path)

@@ -6,7 +6,8 @@ from typing import get_args
 import pytest
 
 from policies.reloading.loading import load
-from policies.rules.access import DENIALS, AccessRules, Caller, Operation, Profile, Reason, without_policy
+from policies.rules.access import DENIALS, AccessRules, Operation, Profile, Reason, without_policy
+from policies.rules.caller import Caller
 from tests.unit.policies.writing import OWN, A, acl, asker, entry, loaded, op, sources
 
 STRANGER = Caller(trust_domain="public", namespace="elsewhere", app_id="app1")

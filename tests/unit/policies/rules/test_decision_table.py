@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from policies.errors import DocumentError
-from policies.rules.access import Caller
+from policies.rules.caller import Caller
 from tests.unit.policies.writing import OWN, A, acl, asker, configuration, entry, loaded, op
 
 APP2 = Caller(trust_domain="public", namespace="default", app_id="app2")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from policies.rules.access import Caller
+from policies.rules.caller import Caller
 from policies.rules.pipelines import RateLimit
 from proxy.contract.plan import DETAIL, Cause, Edit, Hold, Labels, Op, Plan, Reply, Surface
 from proxy.deciding.app_plan import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.rules.access import AccessDecision, Caller, CallerRules, Operation, Protocol, Rule
+from policies.rules.access import AccessDecision, CallerRules, Operation, Protocol, Rule
 from policies.rules.access_policies import (
     AccessPolicies,
     Callers,
@@ -15,6 +15,7 @@ from policies.rules.access_policies import (
     PolicyRules,
     policy_rules,
 )
+from policies.rules.caller import Caller
 from policies.rules.matcher import path_table
 from policies.rules.templates import template_table
 from proxy.contract.plan import Cause, Labels, Plan, Reply

@@ -1,7 +1,7 @@
 """Limits as gates: which ones a call passes, and what each holds."""
 
-from policies.rules.access import Caller
 from policies.rules.access_policies import Callers, Pattern, PolicyRule, policy_rules
+from policies.rules.caller import Caller
 from policies.rules.limits import ConcurrencyRule, LagRule, Limits, RateRule, ThrottleRule
 from policies.rules.templates import Template, template_table
 from policies.rules.traffic import TargetTraffic, TrafficRules

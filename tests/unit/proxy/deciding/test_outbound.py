@@ -5,7 +5,8 @@ import base64
 import pytest
 from msgspec.structs import replace
 
-from policies.rules.access import Caller, CallerRules
+from policies.rules.access import CallerRules
+from policies.rules.caller import Caller
 from policies.rules.matcher import path_table
 from policies.rules.pipelines import RateLimit, RouterChecker
 from policies.rules.resiliency import ResiliencyRules, RetryRule, TargetRules

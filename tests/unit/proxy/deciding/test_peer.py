@@ -5,7 +5,7 @@ import math
 import pytest
 from cryptography import x509
 
-from policies.rules.access import Caller
+from policies.rules.caller import Caller
 from proxy.deciding.peer import admitted_leaf, caller_of, peer_leaf
 from tests.unit.proxy.heads import rules
 from tests.unit.sentry.forge import Forgery
