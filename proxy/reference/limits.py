@@ -20,6 +20,7 @@ from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
 from proxy.control.authorizing.authorizers import MAX_ASKING, MAX_CACHED
+from proxy.control.authorizing.over_http import MAX_CONNECTIONS
 from proxy.control.authorizing.verdicts import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS
 from proxy.control.external import MAX_URLS
 from proxy.control.external_hosts import IDLE_S, LOOKUP_S, MAX_LOOKUPS, REFRESH_S
@@ -177,6 +178,7 @@ def other_limits() -> tuple[Limit, ...]:
         Limit(
             "questions to one external authorizer under way", f"{MAX_ASKING:,}", "as where it gives no answer"
         ),
+        Limit("connections to one over HTTP", f"{MAX_CONNECTIONS}", "further questions wait"),
         Limit("answers of one that are kept (`cache`)", f"{MAX_CACHED:,}", "the one unused for longest goes"),
         Limit(
             "fields of its answer, and the body of a refusal",

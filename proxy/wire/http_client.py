@@ -1,4 +1,7 @@
-"""Short HTTP/1.1 calls, one per connection: to private sockets, other sidecars and our own app. Bodies are whole and bounded."""
+"""Short HTTP/1.1 calls, one per connection: to private sockets, other sidecars and our own app. Bodies are whole and bounded.
+
+Many calls to one server share connections in `kept_connections`.
+"""
 
 import asyncio
 import logging
@@ -14,7 +17,7 @@ from proxy.contract.plan import Cause
 from proxy.errors import ProxyError, os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http_tunnel import open_tunnel, over_tls
-from proxy.wire.streams import RawHead, UpstreamConnection
+from proxy.wire.streams import ConnectionOwner, RawHead, UpstreamConnection
 
 _LOG = logging.getLogger("postern.local-http")
 _ANSWER_BYTES = 67_108_864  # `postern invoke` prints bodies; nobody reads 64 MiB of them
@@ -22,11 +25,12 @@ _EMPTY_BODY_VERBS = frozenset({b"POST", b"PUT", b"PATCH"})  # RFC 9110 §8.6: an
 
 
 class LocalHttpError(ProxyError, OSError):
-    """A short call failed: no connection, a broken or an oversized answer. `reason`: without the address."""
+    """A short call failed: no connection, a broken or an oversized answer. `reason`: without the address. `cause`: of a call that broke."""
 
-    def __init__(self, address: str, reason: str) -> None:
+    def __init__(self, address: str, reason: str, cause: Cause | None = None) -> None:
         super().__init__(f"{address}: {reason}")
         self.reason = reason
+        self.cause = cause
 
 
 class TooLargeError(LocalHttpError):
@@ -66,6 +70,7 @@ class _Answer:
         self.done = asyncio.Event()
         self.response: LocalResponse | None = None
         self.problem = ""
+        self.cause: Cause | None = None
         self.is_too_large = False
         self.ack: Callable[[int], None] = _count_nothing
         self._limit = limit_bytes
@@ -100,7 +105,7 @@ class _Answer:
 
     def response_lost(self, cause: Cause, detail: str) -> None:
         """See ResponseEvents."""
-        self.problem = detail
+        self.problem, self.cause = detail, cause
         self.done.set()
 
     def request_drained(self, count: int) -> None:
@@ -134,22 +139,29 @@ async def request(
     head = make_head(
         address, method, target, [(_bytes(name).lower(), _bytes(data)) for name, data in headers], body
     )
-    answer = _Answer(limit_bytes)
     async with asyncio.timeout(timeout_s):
         transport, client = await dial(address, tls, server_name, tunnel)
         try:
-            call = client.open(answer)
-            answer.ack = call.ack
-            call.start(head, end=not body)
-            if body:
-                call.send(body)
-                call.finish(())
-            await answer.done.wait()
+            return await exchange(client, address, head, body, limit_bytes)
         finally:
             transport.abort()
+
+
+async def exchange(
+    client: Http1Client, address: str, head: RawHead, body: bytes, limit_bytes: int
+) -> LocalResponse:
+    """One call on a connection that takes one; who cancels it closes the connection. Raises: see `request`."""
+    answer = _Answer(limit_bytes)
+    call = client.open(answer)
+    answer.ack = call.ack
+    call.start(head, end=not body)
+    if body:
+        call.send(body)
+        call.finish(())
+    await answer.done.wait()
     if answer.response is None or answer.problem:
         kind = TooLargeError if answer.is_too_large else LocalHttpError
-        raise kind(address, answer.problem)
+        raise kind(address, answer.problem, answer.cause)
     return answer.response
 
 
@@ -177,11 +189,16 @@ def make_head(
 
 
 async def dial(
-    address: str, tls: ssl.SSLContext | None = None, server_name: str = "", tunnel: Via | None = None
+    address: str,
+    tls: ssl.SSLContext | None = None,
+    server_name: str = "",
+    tunnel: Via | None = None,
+    *,
+    owner: ConnectionOwner | None = None,
 ) -> tuple[asyncio.Transport, Http1Client]:
-    """A connection of its own for one call. Raises: LocalHttpError."""
+    """A connection, for one call where nobody owns it. Raises: LocalHttpError."""
     loop = asyncio.get_running_loop()
-    client = Http1Client(_Alone(), Limits(), _count_refused, "the other end")
+    client = Http1Client(owner or _Alone(), Limits(), _count_refused, "the other end")
     try:
         if tunnel is not None and tls is not None:
             transport = await over_tls(await open_tunnel(tunnel, address), client, tls, server_name)

@@ -1,6 +1,7 @@
 """Asks over HTTP/1.1: in the way of Envoy's HTTP authorizers, by the data API of OPA, and for Dapr's middleware with a policy in Rego.
 
-A connection is made for each question. HTTP proxies of the environment are not used: an authorizer belongs to this mesh.
+Connections are kept between questions, and a question that meets the end of one is asked again. HTTP proxies of the environment are not
+used: an authorizer belongs to this mesh.
 """
 
 import asyncio
@@ -26,8 +27,10 @@ from proxy.control.authorizing.verdicts import (
     Sieve,
     Verdict,
 )
-from proxy.wire.http_client import LocalHttpError, LocalResponse, request
+from proxy.wire.http_client import LocalHttpError, LocalResponse
+from proxy.wire.kept_connections import KeptConnections
 
+MAX_CONNECTIONS: Final = 100  # to one authorizer: each carries one question at a time, further ones wait
 _PORTS: Final = {"http": 80, "https": 443}
 _MAX_ANSWER_BYTES: Final = MAX_BODY_BYTES + MAX_FIELD_BYTES
 _JSON: Final = ("content-type", "application/json")
@@ -42,33 +45,36 @@ class _Server:
     def __init__(self, spec: ExternalAuthorizer) -> None:
         self._parts = urlsplit(spec.target)
         host = self._parts.hostname or ""
-        self._address = join_address(host, self._parts.port or _PORTS[self._parts.scheme])
+        address = join_address(host, self._parts.port or _PORTS[self._parts.scheme])
         self.authority = self._parts.netloc
         self.path = self._parts.path.rstrip("/")
         self._spec = spec
         self._tls: tuple[ssl.SSLContext, float] | None = None
-        self._name = (spec.tls.server_name if spec.tls is not None else "") or host
+        name = (spec.tls.server_name if spec.tls is not None else "") or host
+        self._connections = KeptConnections(address, server_name=name, at_most=MAX_CONNECTIONS)
 
     async def send(
         self, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes = b""
     ) -> LocalResponse:
         """The answer, whatever its status. Raises: AuthorizerError."""
         try:
-            return await request(
-                self._address,
+            return await self._connections.request(
                 method,
                 target,
-                headers=[(name, value.encode("utf-8")) for name, value in headers],
+                headers=[(name.encode(), value.encode()) for name, value in headers],
                 body=body,
                 timeout_s=self._spec.timeout_s,
                 tls=None if self._spec.tls is None else await self._context(self._spec.tls.ca_file),
-                server_name=self._name,
                 limit_bytes=_MAX_ANSWER_BYTES,
             )
         except LocalHttpError as error:
             raise AuthorizerError(str(error)) from error
         except TimeoutError as error:
             raise AuthorizerError(f"no answer within {self._spec.timeout_s:g} s", "timeout") from error
+
+    async def close(self) -> None:
+        """Its connections end."""
+        self._connections.close()
 
     async def _context(self, ca_file: str) -> ssl.SSLContext:
         """Roots in a file are read again when it changes."""
@@ -112,7 +118,8 @@ class HttpClient:
         return sieve.refusal(answer.status, answer.headers, answer.body)
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """See Client."""
+        await self._server.close()
 
 
 def _client_cert(callee: Party, caller: Party) -> str:
@@ -155,7 +162,8 @@ class OpaClient:
         return Allowed(tuple(request), tuple(reply))
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """See Client."""
+        await self._server.close()
 
 
 class DaprOpaClient:
@@ -201,7 +209,8 @@ class DaprOpaClient:
         return sieve.refusal(said_status if isinstance(said_status, int) else status, fields, b"")
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """See Client."""
+        await self._server.close()
 
 
 class _UndefinedError(AuthorizerError):

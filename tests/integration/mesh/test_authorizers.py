@@ -222,20 +222,28 @@ async def test_nothing_passes_while_the_authorizer_gives_no_answer(
 
 @dataclass(slots=True)
 class HttpJudge:
-    """An authorizer over HTTP/1.1. Mutable state: what it answers, and what it was asked."""
+    """An authorizer over HTTP/1.1. Mutable state: what it answers, how many on one connection, and what it was asked."""
 
+    answers_each: int = 1_000_000
+    connections: int = 0
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     asked: list[Head] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     port: int = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await read_head(reader)
-        if head is not None:
+        self.connections += 1
+        answered = 0
+        while (head := await read_head(reader)) is not None:
+            if answered >= self.answers_each:  # closes with a question on its way
+                break
             self.asked.append(head)
             self.bodies.append(await reader.readexactly(int(head.get("content-length", "0"))))
             writer.write(self.answer)
             await writer.drain()
+            answered += 1
+            if not self.answer:
+                break
         writer.close()
 
     def says(self, status: str, body: bytes = b"", *fields: str) -> None:
@@ -321,6 +329,26 @@ async def test_over_http_the_head_is_sent_as_envoy_sends_it(over_http: HttpPlace
     assert (answer.status, answer.get("location"), answer.body) == (302, "https://login.example.com/", b"go")
     judge.says("500 Oops")
     assert (await over_http.call("/asked/1")).get("postern-error") == "authorizer"
+
+
+async def test_questions_over_http_share_connections(over_http: HttpPlace) -> None:
+    judge = over_http.judge
+    for number in range(20):
+        assert (await over_http.call(f"/asked/{number}")).status == 200
+    assert len(judge.asked) == 20
+    assert (
+        judge.connections < 20
+    )  # one that nobody wants for a while ends, and a busy machine makes for pauses
+    async with asyncio.TaskGroup() as tasks:
+        calls = [tasks.create_task(over_http.call("/asked/1")) for _ in range(20)]
+    assert {call.result().status for call in calls} == {200}
+
+
+async def test_a_question_that_meets_the_end_of_its_connection_is_asked_again(over_http: HttpPlace) -> None:
+    over_http.judge.answers_each = 1
+    for number in range(10):
+        assert (await over_http.call(f"/asked/{number}")).status == 200
+    assert len(over_http.judge.asked) == 10
 
 
 async def test_opas_data_api_is_asked_with_the_input_of_its_plugin(over_http: HttpPlace) -> None:
