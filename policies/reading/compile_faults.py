@@ -6,7 +6,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from policies.errors import CodesError
 from policies.reading import own_faults, own_schema
+from policies.reading.codes import grpc_code
 from policies.reading.compile_access_policies import PolicyReader, PolicySet
 from policies.reading.compile_limits import length
 from policies.reading.construct import Place
@@ -96,12 +98,7 @@ class FaultReader:
         if fault.delay is not None:
             return self._delay(document, (*place, "delay"), fault.delay, made)
         if fault.abort is not None:
-            if fault.abort.status is None and fault.abort.grpc is None:
-                problem = (
-                    "has no answer (expected status: 503 for HTTP calls, grpc: 14 for gRPC calls, or both)"
-                )
-                self._findings.fault(document, (*place, "abort"), problem)
-            return replace(made, kind="abort", status=fault.abort.status, code=fault.abort.grpc)
+            return self._abort(document, (*place, "abort"), fault.abort, made)
         if fault.reset is not None:
             return replace(made, kind=_RESETS[fault.reset])
         if fault.truncate is not None:
@@ -109,6 +106,20 @@ class FaultReader:
         if fault.bandwidth is not None:
             return replace(made, kind="bandwidth", bytes=fault.bandwidth)
         return made
+
+    def _abort(
+        self, document: Document, place: Place, written: own_faults.Abort, made: FaultRule
+    ) -> FaultRule:
+        code = None
+        if written.status is None and written.grpc is None:
+            problem = "has no answer (expected status: 503 for HTTP calls, grpc: UNAVAILABLE for gRPC calls, or both)"
+            self._findings.fault(document, place, problem)
+        if written.grpc is not None:
+            try:
+                code = grpc_code(written.grpc)
+            except CodesError as error:
+                self._findings.fault(document, (*place, "grpc"), str(error))
+        return replace(made, kind="abort", status=written.status, code=code)
 
     def _delay(
         self, document: Document, place: Place, written: own_faults.Between | str, made: FaultRule

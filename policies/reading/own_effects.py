@@ -139,7 +139,9 @@ _FAULTS: Final[Mapping[str, Effect]] = {
     ),
     "delay.max": Effect("see `min`"),
     "abort.status": Effect("HTTP calls are answered by this status, without a body (none are)"),
-    "abort.grpc": Effect("gRPC calls end with this code (none do)"),
+    "abort.grpc": Effect(
+        "gRPC calls end with this code, by name or number, such as `UNAVAILABLE` or 14 (none do)"
+    ),
     "unavailable": Effect("true: its endpoint accepts no connection"),
     "reset": Effect(
         "`before-head`: the connection breaks off before its answer; `after-head`: behind the answer's head"

@@ -25,7 +25,7 @@ class Abort(OwnSection, frozen=True):
     """`abort` of a fault."""
 
     status: Annotated[int, Meta(ge=200, le=599)] | None = None
-    grpc: Annotated[int, Meta(ge=1, le=16)] | None = None
+    grpc: int | str | None = None
 
 
 class Fault(OwnSection, frozen=True):

@@ -46,11 +46,17 @@ class FaultJudge(Struct, frozen=True):
         form: Form = "sent",
     ) -> tuple[str, ...]:
         """The gates of those rules of a cluster that speak of a call. form: of the path that its app gets."""
+        return tuple(_gate(key, rule) for rule in self.met(head, rules, caller, form))
+
+    def met(
+        self, head: RecordingHead, rules: Sequence[FaultRule], caller: Caller | None, form: Form = "sent"
+    ) -> tuple[FaultRule, ...]:
+        """Those rules that speak of a call."""
         if self.judge is None or not rules:
             return ()
         grpc = head.protocol() == "grpc"
         met = set(self.judge.meeting(head, caller, is_grpc=grpc, form=form))
-        return tuple(_gate(key, rule) for rule in rules if rule.rule in met and rule.is_for(grpc=grpc))
+        return tuple(rule for rule in rules if rule.rule in met and rule.is_for(grpc=grpc))
 
 
 def outbound_faults(matching: PolicyRules | None) -> FaultJudge:

@@ -58,6 +58,10 @@ class InboundLimits(Struct, frozen=True, kw_only=True):
         gates = self.fault_judge.meeting(head, self.faults, _INBOUND, caller)
         return replace(plan, routes=tuple(behind(one, gates) for one in plan.routes)) if gates else plan
 
+    def faults_met(self, head: RecordingHead, caller: Caller | None) -> tuple[FaultRule, ...]:
+        """The faults that are for a peer's call."""
+        return self.fault_judge.met(head, self.faults, caller)
+
     @property
     def of_the_app(self) -> tuple[str, ...]:
         """Gates that stand before the app, whoever calls it."""

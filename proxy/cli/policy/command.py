@@ -8,7 +8,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from policies.errors import DocumentError
+from policies.reading.compile_faults import FLAG as FAULTS_FLAG
 from policies.rules.access import DENIALS
+from policies.rules.faults import FaultRule
 from policies.rules.limits import RateRule
 from proxy.cli.analyze import sort_files
 from proxy.cli.errors import FAILED, CliError, UsageError
@@ -280,6 +282,7 @@ def _told(found: Judged, files: PolicyFiles) -> list[str]:
     if found.decision.would_deny:
         lines.append(f"audited policies would deny it: {found.decision.would_deny}")
     lines += [f"limited by the rate {_rate(rate)}" for rate in found.rates]
+    lines += [f"with {FAULTS_FLAG}: {_fault(fault, is_grpc=ask.is_grpc)}" for fault in found.faults]
     lines += advice(found, files)
     return [printable(line) for line in lines]
 
@@ -287,6 +290,24 @@ def _told(found: Judged, files: PolicyFiles) -> list[str]:
 def _rate(rate: RateRule) -> str:
     of = "all callers together" if rate.is_shared else "each caller"
     return f"{rate.name}: {rate.requests} calls in {rate.per_s:g} s by {of}, {rate.burst} at once"
+
+
+def _fault(fault: FaultRule, *, is_grpc: bool) -> str:
+    """What it does, and to how many."""
+    s_or_to = (
+        f"{fault.least_s:g}" if fault.least_s == fault.most_s else f"{fault.least_s:g} to {fault.most_s:g}"
+    )
+    does = {
+        "delay": f"delays the call by {s_or_to} s",
+        "abort": f"answers with code {fault.code}" if is_grpc else f"answers with status {fault.status}",
+        "unavailable": "accepts no connection",
+        "reset": "breaks the connection off before the answer",
+        "reset-late": "breaks the connection off behind the answer's head",
+        "truncate": f"breaks the answer off behind {fault.bytes} bytes",
+        "bandwidth": f"slows the answer's body down to {fault.bytes} bytes a second",
+    }[fault.kind]
+    times = "" if fault.times is None else f", {fault.times} times at most"
+    return f"the fault {fault.name} {does}, in {100 * fault.share:g} % of attempts{times}"
 
 
 def _data(found: Judged) -> dict[str, Any]:
@@ -304,4 +325,5 @@ def _data(found: Judged) -> dict[str, Any]:
         "wouldDeny": decision.would_deny,
         "wouldAsk": list(decision.would_ask),
         "rates": [rate.name for rate in found.rates],
+        "faults": [fault.name for fault in found.faults],
     }

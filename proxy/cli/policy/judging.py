@@ -15,6 +15,7 @@ from policies.reading.findings import Findings
 from policies.reading.schema import Configuration
 from policies.rules.access import AccessDecision, AccessRules, Operation, Profile, Protocol
 from policies.rules.caller import Caller
+from policies.rules.faults import FaultRule
 from policies.rules.limits import RateRule
 from policies.rules.tokens import VerifiedToken
 from proxy.cli.analyze import shown
@@ -58,6 +59,7 @@ class Judged(Struct, frozen=True, kw_only=True):
     """The decision on a call. where: file:line of the rule that decided, empty where none did. reading: of the path, that was denied.
 
     by_access_control: what `spec.accessControl` says of it, None where no file has one. rates: that it must pass if it is allowed.
+    faults: that are injected into it then, in a sidecar that injects faults.
     """
 
     ask: Ask
@@ -67,6 +69,7 @@ class Judged(Struct, frozen=True, kw_only=True):
     peer: str = ""
     by_access_control: AccessDecision | None = None
     rates: tuple[RateRule, ...] = ()
+    faults: tuple[FaultRule, ...] = ()
 
     @property
     def verdict(self) -> Literal["allow", "deny"]:
@@ -101,11 +104,16 @@ class PolicyFiles(Struct, frozen=True, kw_only=True):
         token = _token(ask.claims)
         users = Users(enforced=token, audited=token)
         decision = self.authorizer.decide(asking, caller, protocol, is_grpc=ask.is_grpc, users=users)
-        rates = self.limits.rates_met(asking, caller, is_grpc=ask.is_grpc) if decision.allowed else ()
+        rates: tuple[RateRule, ...] = ()
+        faults: tuple[FaultRule, ...] = ()
+        if decision.allowed:
+            rates = self.limits.rates_met(asking, caller, is_grpc=ask.is_grpc)
+            faults = self.limits.faults_met(asking, caller)
         return Judged(
             ask=ask,
             decision=decision,
             rates=rates,
+            faults=faults,
             where=self._where(decision, caller),
             reading="" if decision.allowed else self._denied_as(head, peer, protocol),
             peer=peer or "",

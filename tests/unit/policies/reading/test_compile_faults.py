@@ -64,6 +64,15 @@ def test_faults_of_a_target(tmp_path: Path) -> None:
     assert meeting(found.matching, "/shop.Cart/Get", "POST") == everywhere | {"gone"}
 
 
+@pytest.mark.parametrize(
+    ("written", "code"), [("UNAVAILABLE", 14), ("unavailable", 14), ("14", 14), ("CANCELLED", 1)]
+)
+def test_code_of_an_abort_is_a_name_or_a_number(tmp_path: Path, written: str, code: int) -> None:
+    text = f"inbound: {{faults: [{{name: a, abort: {{grpc: {written}}}}}]}}"
+    (made,) = rules(tmp_path, text).inbound_faults.rules
+    assert (made.code, made.status) == (code, None)
+
+
 def test_faults_of_callers(tmp_path: Path) -> None:
     found = rules(
         tmp_path,
@@ -103,6 +112,14 @@ def test_without_the_flag_faults_are_left_out_and_named(tmp_path: Path) -> None:
         ("{name: a, delay: 2}", "delay"),
         ("{name: a, abort: {}}", "has no answer (expected status: 503"),
         ("{name: a, abort: {status: 600}}", "599"),
+        (
+            "{name: a, abort: {grpc: GONE}}",
+            "abort.grpc: `GONE` is not the code of a failure (expected a name or number of CANCELLED (1)",
+        ),
+        ("{name: a, abort: {grpc: 0}}", "UNAVAILABLE (14)"),
+        ("{name: a, abort: {grpc: 17}}", "UNAUTHENTICATED (16)"),
+        ("{name: a, abort: {grpc: '14'}}", "`14` is not the code of a failure"),
+        ("{name: a, abort: {grpc: true}}", "is not a whole number"),
         ("{name: a, percent: 101, truncate: 3}", "100"),
         ("{name: a, reset: sometimes}", "before-head"),
         ("{name: a, bandwidth: 0}", "1"),

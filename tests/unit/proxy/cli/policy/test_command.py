@@ -93,6 +93,26 @@ def test_rates_that_a_call_must_pass_are_named(capsys: pytest.CaptureFixture[str
     assert "limited" not in capsys.readouterr().out
 
 
+def test_faults_that_a_call_would_meet_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("faults.yaml").write_text(
+        "apiVersion: postern.dev/v1alpha1\nkind: Traffic\nmetadata: {name: x}\nspec:\n  inbound:\n    faults:\n"
+        "    - {name: slow, percent: 7, times: 3, delay: {min: 100ms, max: 1s}, from: {apps: [web]}}\n"
+        "    - {name: broken, abort: {status: 503, grpc: UNAVAILABLE}}\n"
+        "    - {name: code-alone, abort: {grpc: 5}}\n"
+        "    - {name: elsewhere, unavailable: true, to: {paths: [/orders/9]}}\n"
+    )
+    asked = ("orders.yaml", "faults.yaml", "--app", "orders", "--from")
+    assert main(["policy", "explain", *asked, "web", "--path", "/orders/1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "with --enable-fault-injection: the fault slow delays the call by 0.1 to 1 s, in 7 % of attempts, 3 times at most",
+        "with --enable-fault-injection: the fault broken answers with status 503, in 100 % of attempts",
+    ]
+    assert main(["policy", "explain", *asked, "cart", "--grpc", "/shop.Orders/Place", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == ["broken", "code-alone"]
+    assert main(["policy", "explain", *asked, "bad", "--path", "/orders/1"]) == 1
+    assert "the fault" not in capsys.readouterr().out
+
+
 def test_denial_tells_how_the_path_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     code, lines = explained(capsys, "--from", "web", "--path", "/orders/%2e%2e/Admin")
     assert code == 1
