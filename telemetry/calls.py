@@ -3,6 +3,7 @@
 Runs once per call on the loop's thread, so label sets are resolved once per kind of call and kept.
 """
 
+import re
 from collections.abc import Callable, Hashable
 from typing import Literal
 
@@ -32,6 +33,7 @@ __all__ = ["AttemptNote", "Batch", "Buckets", "Call", "CallRecorder"]
 _APPS_OWN = frozenset({None, names.STATUS_CAUSE, names.CALLER_LEFT_CAUSE})
 #: Kinds of call kept, a dozen references each; when there are more, all are dropped and looked up again.
 _KINDS = 4096
+_RPC = re.compile(r"/\w+(?:\.\w+)+/\w+")  # `/package.Service/Method`
 
 
 class CallRecorder:
@@ -173,6 +175,12 @@ class CallRecorder:
         """Whether spans say which pattern a path matches."""
         return self.form.has_otel and self._path_label is not None and self._path_label.has_patterns
 
+    def method_label(self, method: str) -> str:
+        """The label of a method as circuit breakers have it: of one of gRPC's in a package itself, else that of an HTTP path."""
+        if _RPC.fullmatch(method):
+            return method if len(method) <= LONGEST else OTHER
+        return "" if self._path_label is None else self._path_label(method)
+
     def _kind(self, call: Call) -> Kind:
         if call.protocol == "grpc":
             # Of gRPC calls only the app's own are labelled with their method; a peer can't make series.
@@ -182,7 +190,8 @@ class CallRecorder:
             path = app_path = ""
         else:
             path = self._path_label(call.path, _below(call))
-            app_path = self._path_label(call.path, "") if is_to_self(call) else path
+            is_told = is_to_self(call) or (call.policies and self._meters.options.has_resiliency_paths)
+            app_path = self._path_label(call.path, "") if is_told else path
         key = (
             call.direction,
             call.protocol,
@@ -249,7 +258,7 @@ class CallRecorder:
         )
         for policy in call.policies:
             if policy[2] == "retry" or (policy[2] == "timeout" and timed_out):
-                meters.resiliency_activations.add(*resiliency_labels(meters.app_id, policy))
+                meters.resiliency_activations.add(*resiliency_labels(meters, policy, kind.path))
 
     def _read_tracer(self) -> None:
         meters, queues = self._meters, self.tracer.used_queues

@@ -9,7 +9,8 @@ MOST = 100  # rows of each kind, the most frequent
 
 
 def decisions(meters: Meters) -> dict[str, list[Json]]:
-    """access: src, policy, decision, calls. resiliency: name, policy, direction, target, calls, activations (calls that it changed).
+    """access: src, policy, decision, calls. resiliency: name, policy, direction, target, calls, activations (calls that it changed);
+    path, where metrics have it.
     retries: dst, reason, attempts.
     """
     activations = meters.resiliency_activations.slots
@@ -21,7 +22,7 @@ def decisions(meters: Meters) -> dict[str, list[Json]]:
     for labels, slot in meters.resiliency_count.slots.items():
         told = dict(zip(meters.resiliency_count.labels, labels, strict=True))
         changed = activations.get(labels)
-        row: Json = {key: told[key] for key in ("name", "policy", "target", "status")}
+        row: Json = {key: told[key] for key in ("name", "policy", "target", "status", "path") if key in told}
         activated = changed.value if changed is not None else 0
         resiliency.append(
             {**row, "direction": told["flow_direction"], "calls": slot.value, "activations": activated}

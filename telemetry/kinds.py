@@ -22,7 +22,8 @@ class Kind(NamedTuple):
     """The slots of one kind of call.
 
     Without `duration` no call crossed the mesh. `sent` counts attempts: the edge's own first, of calls with a single attempt; none where
-    nothing was sent. Times to the end are whole milliseconds, truncated, and so are those in `to_head_whole_ms`.
+    nothing was sent. Times to the end are whole milliseconds, truncated, and so are those in `to_head_whole_ms`. path: the label of what
+    the app is asked, for policies.
     """
 
     duration: tuple[Distribution, ...]
@@ -33,10 +34,11 @@ class Kind(NamedTuple):
     to_end_ms: tuple[Distribution, ...] = ()
     request_bytes: tuple[Distribution, ...] = ()
     response_bytes: tuple[Distribution, ...] = ()
+    path: str = ""
 
 
 def kind_of(call: Call, path: str, app_path: str, meters: Meters) -> Kind:
-    """The slots for `call` and all calls with its labels; `path` is the label of its path, `app_path` of what our own app was asked."""
+    """The slots for `call` and all calls with its labels; `path` is the label of its path, `app_path` of what the app was asked."""
     if not call.dst:
         return _api(call, path, meters, Kind(duration=(), counted=(), sent=()))
     src, dst = edge_name(call.src, call.src_namespace), edge_name(call.dst, call.dst_namespace)
@@ -53,6 +55,7 @@ def kind_of(call: Call, path: str, app_path: str, meters: Meters) -> Kind:
         ),
         counted=(requests,),
         sent=_attempt_slots(call, src, dst, meters),
+        path=app_path,
     )
     return (
         _outbound(call, path, app_path, meters, kind)
@@ -74,7 +77,7 @@ def _outbound(call: Call, path: str, app_path: str, meters: Meters, kind: Kind) 
         failures = meters.error_codes.slot(me, shown, "service-invocation")
         kind = kind._replace(counted=(*kind.counted, failures))
     for policy in call.policies:
-        labels = resiliency_labels(me, policy, call.breaker[0] if policy[2] == BREAKER else "")
+        labels = resiliency_labels(meters, policy, app_path, call.breaker[0] if policy[2] == BREAKER else "")
         counted = (*kind.counted, meters.resiliency_count.slot(*labels))
         if policy[2] == "timeout" and call.cause == names.TIMEOUT_CAUSE:
             counted = (*counted, meters.resiliency_activations.slot(*labels))
@@ -154,10 +157,13 @@ def _to_app(call: Call, path: str, meters: Meters, kind: Kind) -> Kind:
     )
 
 
-def resiliency_labels(app_id: str, policy: tuple[str, str, str, str], status: str = "") -> tuple[str, ...]:
+def resiliency_labels(
+    meters: Meters, policy: tuple[str, str, str, str], path: str, status: str = ""
+) -> tuple[str, ...]:
     """The labels of `dapr_resiliency_*` for a policy in force on a call that went out. status: a circuit breaker's."""
     name, namespace, kind, target = policy
-    return (app_id, name, namespace, kind, "outbound", target, status)
+    labels = (meters.app_id, name, namespace, kind, "outbound", target, status)
+    return (*labels, path) if meters.options.has_resiliency_paths else labels
 
 
 def _attempt_slots(call: Call, src: str, dst: str, meters: Meters) -> tuple[Value, ...]:

@@ -61,6 +61,7 @@ class MetricOptions(Struct, frozen=True, kw_only=True):
     counts_answers: keep `dapr_http_server_response_count`. has_verbs: tell HTTP methods apart. times_api: have times and sizes of what the
     API is asked for itself, health probes mostly, among those of calls. is_compat: `dapr_*` series have daprd's gaps: a callee counts no
     gRPC call but for its access policy, timeouts and circuit breakers end gRPC calls as `Unknown`, an app that is not reached is status 0.
+    has_resiliency_paths: those of resiliency have a label `path` more, as circuit breakers are kept for each method.
     """
 
     latency_buckets_ms: tuple[float, ...] = LATENCY_BUCKETS_MS
@@ -68,6 +69,7 @@ class MetricOptions(Struct, frozen=True, kw_only=True):
     has_verbs: bool = True
     times_api: bool = True
     is_compat: bool = False
+    has_resiliency_paths: bool = False
     error_codes: Mapping[str, str] = {}
     rules: tuple[LabelRule, ...] = ()
 
@@ -302,19 +304,20 @@ class Meters:
             f"{component}init_total", "Components put to use, by type.", ("app_id", "component")
         )
         prefix = "dapr_resiliency_"
+        flow = (*_FLOW, "path") if self.options.has_resiliency_paths else _FLOW
         self.resiliency_loaded = self.counter(
             f"{prefix}loaded", "Resiliency documents loaded.", ("app_id", "name", "namespace")
         )
         self.resiliency_cb_state = self.gauge(
             f"{prefix}cb_state",
             "Whether the circuit breakers of a target are in a state: the worst that one of its methods is in.",
-            _FLOW,
+            flow,
         )
-        self.resiliency_count = self.counter(f"{prefix}count", "Policies executed, once a call.", _FLOW)
+        self.resiliency_count = self.counter(f"{prefix}count", "Policies executed, once a call.", flow)
         self.resiliency_activations = self.counter(
             f"{prefix}activations_total",
             "Policies that changed what happened to a call, and changes of a circuit breaker's state.",
-            _FLOW,
+            flow,
         )
 
     def _edges(self) -> None:

@@ -30,8 +30,8 @@ def _rules_of(resiliency: ResiliencyRules, owner: str) -> TargetRules:
     return resiliency.targets.get(owner, resiliency.default)
 
 
-def _labels(app_id: str, rules: TargetRules, target: str, status: str) -> tuple[str, ...]:
-    return resiliency_labels(app_id, (*rules.resource, BREAKER, f"app_{target}"), status)
+def _labels(meters: Meters, rules: TargetRules, target: str, path: str, status: str) -> tuple[str, ...]:
+    return resiliency_labels(meters, (*rules.resource, BREAKER, f"app_{target}"), path, status)
 
 
 class BreakerNews:
@@ -42,10 +42,10 @@ class BreakerNews:
         self._meters = meters
         self._log = log
 
-    def turned(self, turn: BreakerTurn, *, hides_paths: bool = False) -> None:
-        """One breaker changed its state."""
+    def turned(self, turn: BreakerTurn, path: str = "", *, hides_paths: bool = False) -> None:
+        """One breaker changed its state. path: the label of its method."""
         rules = _rules_of(self._resiliency(), turn.name)
-        labels = _labels(self._meters.app_id, rules, turn.target, turn.after)
+        labels = _labels(self._meters, rules, turn.target, path, turn.after)
         self._meters.resiliency_activations.add(*labels)
         log = self._log.warning if turn.after == "open" else self._log.info
         log(
@@ -65,16 +65,27 @@ def _counted(counts: Counts) -> dict[str, int]:
     return dict(zip(_COUNTS, counts, strict=True))
 
 
-def scrape_breakers(meters: Meters, resiliency: ResiliencyRules, glances: Iterable[BreakerGlance]) -> None:
-    """The state of each target: that of its breaker which is worst, as each method has its own."""
-    worst = {(owner, owner): 0 for owner, rules in resiliency.targets.items() if rules.breaker is not None}
+def scrape_breakers(
+    meters: Meters,
+    resiliency: ResiliencyRules,
+    glances: Iterable[BreakerGlance],
+    label: Callable[[str], str],
+) -> None:
+    """The state of each target: that of its breaker which is worst, as each method has its own.
+
+    label: of a method; where metrics tell methods apart, the worst of those with one label.
+    """
+    has_paths = meters.options.has_resiliency_paths
+    worst = {
+        (owner, owner, ""): 0 for owner, rules in resiliency.targets.items() if rules.breaker is not None
+    }
     for glance in glances:
-        key = (glance.name, glance.target)
+        key = (glance.name, glance.target, label(glance.method) if has_paths else "")
         worst[key] = max(worst.get(key, 0), _WORST.index(glance.state))
     meters.resiliency_cb_state.replace(
         {
-            _labels(meters.app_id, _rules_of(resiliency, owner), target, status): int(status == _WORST[state])
-            for (owner, target), state in worst.items()
+            _labels(meters, _rules_of(resiliency, owner), target, path, status): int(status == _WORST[state])
+            for (owner, target, path), state in worst.items()
             for status in STATES
         }
     )

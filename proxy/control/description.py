@@ -50,6 +50,7 @@ class Description(Struct, frozen=True, kw_only=True):
     reloads: Reloads
     ejections: Ejections
     meters: Meters
+    method_label: Callable[[str], str]
     tracer: Tracer
     relays: Relays
     logs: LogOutputs
@@ -154,7 +155,8 @@ class Description(Struct, frozen=True, kw_only=True):
         self.meters.upstream_connections.set(stats.upstream_connections)
         scrape_gates(self.meters, stats.gates)
         self._scrape_open()
-        scrape_breakers(self.meters, self.reloads.policy.resiliency, self.engine.breakers())
+        resiliency = self.reloads.policy.resiliency
+        scrape_breakers(self.meters, resiliency, self.engine.breakers(), self.method_label)
         self.ejections.scrape()
         held = self.identity()
         svid = held.current if held is not None else None

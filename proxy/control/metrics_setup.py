@@ -22,15 +22,17 @@ def has_raw_paths(metrics: MetricsConfig, profile: Profile) -> bool:
     return profile == "daprd" if written is None else written
 
 
-def metric_options(metrics: MetricsConfig, profile: Profile, *, is_compat: bool = False) -> MetricOptions:
+def metric_options(metrics: MetricsConfig, settings: Settings) -> MetricOptions:
     """How metrics are kept."""
+    profile = settings.profile
     codes = {cause.value: answer.code for cause, answer in ANSWERS.items()}
     return MetricOptions(
         latency_buckets_ms=metrics.latency_buckets_ms,
         counts_answers=has_raw_paths(metrics, profile),
         has_verbs=not metrics.exclude_verbs,
         times_api=profile == "daprd",
-        is_compat=is_compat,
+        is_compat=settings.metrics_compat,
+        has_resiliency_paths=settings.metrics_resiliency_paths,
         error_codes=codes if metrics.record_error_codes else {},
         rules=tuple(
             LabelRule(metric=rule.metric, label=rule.label, replacements=rule.replacements)
@@ -45,7 +47,7 @@ class MetricShapes:
     def __init__(
         self, settings: Settings, metrics: MetricsConfig, meters: Meters, recorder: CallRecorder
     ) -> None:
-        self._profile, self._is_compat = settings.profile, settings.metrics_compat
+        self._settings = settings
         self._meters = meters
         self._recorder = recorder
         self._log = get_logger("postern")
@@ -53,7 +55,7 @@ class MetricShapes:
 
     def change(self, metrics: MetricsConfig) -> None:
         """Have metrics be of this shape from now on; series of another begin anew. One that can't be made changes nothing."""
-        before, profile = self.in_force, self._profile
+        before, profile = self.in_force, self._settings.profile
         if replace(metrics, enabled=before.enabled) == before:
             return
         try:
@@ -66,9 +68,8 @@ class MetricShapes:
             before.path_matching,
             has_raw_paths(before, profile),
         )
-        begun = self._meters.reshape(
-            metric_options(metrics, profile, is_compat=self._is_compat), has_other_paths=has_other_paths
-        )
+        options = metric_options(metrics, self._settings)
+        begun = self._meters.reshape(options, has_other_paths=has_other_paths)
         self._recorder.reshape(labels)
         self._log.info("metrics changed: the series of these begin anew", metrics=", ".join(begun) or "none")
         warn_of_misfits(self._meters)
@@ -97,7 +98,7 @@ def path_labels(metrics: MetricsConfig, profile: Profile) -> PathLabels | None:
 
 def meters(settings: Settings, configuration: ConfigurationValues) -> Meters:
     """The meters of a sidecar."""
-    options = metric_options(configuration.metrics, settings.profile, is_compat=settings.metrics_compat)
+    options = metric_options(configuration.metrics, settings)
     return Meters(settings.app_id, settings.namespace, options=options)
 
 

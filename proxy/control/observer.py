@@ -249,7 +249,8 @@ class Reporter:
     def breaker_turned(self, turn: BreakerTurn) -> None:
         """A circuit breaker changed its state."""
         if self._breakers is not None:
-            self._breakers.turned(turn, hides_paths=self.hides_paths)
+            path = self.recorder.method_label(turn.method)
+            self._breakers.turned(turn, path, hides_paths=self.hides_paths)
 
     def endpoint_turned(self, turn: EndpointTurn) -> None:
         """An endpoint is left out for what it answers, or takes calls again."""

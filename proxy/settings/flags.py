@@ -131,6 +131,13 @@ _BUILT = (
         "switch",
     ),
     _flag(
+        "metrics-resiliency-paths",
+        "",
+        "give `dapr_resiliency_count`, `_activations_total` and `_cb_state` a label `path`, as circuit breakers are kept for each"
+        " method: of gRPC calls the method, of HTTP calls what the label `path` of other metrics has; 2,000 series of each at most",
+        "switch",
+    ),
+    _flag(
         "disable-init-endpoints",
         "NAMES",
         "start-up calls to the app to leave out: config, subscribe; only daprd makes one, GET /dapr/config of an HTTP app",

@@ -164,6 +164,7 @@ ROWS: Final = (
     _env("OTEL_BLRP_EXPORT_TIMEOUT", lambda s: round(s.otel.log_limits.export_s * 1000)),
     _row("enable-metrics", lambda s: s.metrics_port is not None),
     _row("metrics-compat", lambda s: s.metrics_compat),
+    _row("metrics-resiliency-paths", lambda s: s.metrics_resiliency_paths),
     _row("disable-init-endpoints", lambda s: [] if s.asks_config else ["config"]),
     _row("engine", lambda s: s.engine),
     _row("threads", lambda s: s.threads),

@@ -174,6 +174,7 @@ def _settings(read: FlagReader, profile: Profile) -> Settings | None:
         takes_otlp=not read.switch("no-otlp-receiver", default=False),
         tells_trace=not read.switch("no-response-traceparent", default=False),
         metrics_compat=read.switch("metrics-compat", default=profile == "daprd"),
+        metrics_resiliency_paths=read.switch("metrics-resiliency-paths", default=False),
         engine=read.choice("engine", ("auto", "native", "portable"), "auto", variable="POSTERN_ENGINE"),
         threads=_threads(read),
         keep_decisions=not read.switch(

@@ -176,6 +176,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     otel: OtelSettings
     takes_otlp: bool  # what the app exports to the API ports goes on to where our own spans go
     metrics_compat: bool
+    metrics_resiliency_paths: bool
     tells_trace: bool  # answers over HTTP carry traceparent
     # machinery
     engine: EngineChoice

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
 
+from tests.integration.mesh.standing import eventually
 from tests.support.dapr_client import DaprClient
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -286,6 +288,34 @@ async def test_what_it_did_is_in_status_log_metrics_and_explain(scene: Scene) ->
     )
     told = json.loads((await scene.web.admin("/explain?method=GET&url=/v1.0/invoke/shop/method/shown")).body)
     assert (told["breaker"]["method"], told["breaker"]["state"]) == ("/shown", "open")
+
+
+async def test_metrics_tell_methods_apart_where_a_flag_says_so(scene: Scene) -> None:
+    matching = "kind: Configuration\nspec: {metrics: {http: {pathMatching: ['/told/{id}']}}}\n"
+    configuration = str(scene.mesh.write("paths.yaml", matching))
+    resources = ("--resources-path", str(scene.rules.parent))
+    status: Any = await scene.web.status()
+    flags = ("--engine", status["engine"], "--metrics-resiliency-paths", "--config", configuration)
+    teller = await scene.mesh.sidecar("teller", flags=(*flags, *resources))
+    for _ in range(4):
+        await request(teller.http_port, "GET", "/v1.0/invoke/shop/method/told/1")
+    of = 'app_id="teller",flow_direction="outbound",name="guards",namespace="prod",path="/told/{id}",policy="circuitbreaker"'
+    wanted = [
+        f'dapr_resiliency_{name}{{{of},status="{state}",target="app_shop"}} {value}'
+        for name, state, value in (
+            ("cb_state", "open", "1.0"),
+            ("count", "closed", "3.0"),
+            ("count", "open", "1.0"),
+            ("activations_total", "open", "1.0"),
+        )
+    ]
+
+    async def is_told() -> bool:
+        found = (await request(teller.metrics_port, "GET", "/metrics")).body.decode()
+        return all(line in found for line in wanted)
+
+    await eventually(is_told)
+    assert (await teller.end()) == 0
 
 
 async def test_reload_keeps_the_state_of_breakers_that_it_leaves_alone(scene: Scene) -> None:

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from telemetry.calls import CallRecorder
+from telemetry.decisions import decisions
 from telemetry.metrics import Meters, MetricOptions
 from telemetry.path_labels import PathLabels
 from telemetry.report import Batch, Buckets, Call
@@ -340,6 +341,28 @@ def test_record_policies_count_once_a_call_and_when_they_changed_it() -> None:
     it.recorder.record(a_call())
     assert it.values(it.meters.resiliency_count) == {timeout: 4, retry: 4}
     assert it.values(it.meters.resiliency_activations) == {timeout: 3, retry: 2}
+
+
+def test_record_policies_by_method_where_metrics_have_it() -> None:
+    it = Recorded(path_label=PathLabels(["/orders/{id}"]), meters=MetricOptions(has_resiliency_paths=True))
+    late = an_attempt(cause="timeout", status=0)
+    for path in ("/orders/1", "/orders/2", "/else"):
+        it.recorder.record(
+            a_call(path=path, is_by_path=True, policies=POLICIES, attempts=(late, an_attempt()))
+        )
+    counted = {(labels[3], labels[-1]): n for labels, n in it.values(it.meters.resiliency_count).items()}
+    assert counted == {
+        (kind, path): n for kind in ("timeout", "retry") for path, n in (("/orders/{id}", 2), ("", 1))
+    }
+    activated = {
+        (labels[3], labels[-1]): n for labels, n in it.values(it.meters.resiliency_activations).items()
+    }
+    assert activated == counted
+    assert [row["path"] for row in decisions(it.meters)["resiliency"]].count("/orders/{id}") == 2
+    labels = [
+        it.recorder.method_label(one) for one in ("/orders/7", "/x", "/shop.v1.Cart/Get", "/a.b/" + "c" * 300)
+    ]
+    assert labels == ["/orders/{id}", "", "/shop.v1.Cart/Get", "other"]
 
 
 def test_record_empty_retry_budget_is_counted_by_callee() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from policies.rules.resiliency import BreakerRule, ResiliencyRules, TargetRules
 from proxy.contract.breakers import BreakerGlance, BreakerTurn, Counts
 from proxy.control.breakers import BreakerNews, breakers_status, scrape_breakers
-from telemetry.metrics import Meters
+from telemetry.metrics import Meters, MetricOptions
 
 GUARD = BreakerRule(name="guard", trip=(("bool", 1),), owner="shop")
 RULES = ResiliencyRules(
@@ -74,12 +74,28 @@ def test_state_of_a_target_is_that_of_its_worst_method() -> None:
         glance("half-open", method="/c"),
         glance("half-open", target="pay", name=""),
     ]
-    scrape_breakers(meters, RULES, glances)
+    scrape_breakers(meters, RULES, glances, str)
     is_so = {labels[5:] for labels, slot in meters.resiliency_cb_state.slots.items() if slot.value}
     assert is_so == {("app_shop", "open"), ("app_cart", "closed"), ("app_pay", "half-open")}
     assert len(meters.resiliency_cb_state.slots) == 12
-    scrape_breakers(meters, ResiliencyRules(), ())
+    scrape_breakers(meters, ResiliencyRules(), (), str)
     assert not meters.resiliency_cb_state.slots
+
+
+def test_methods_are_told_apart_where_metrics_say_so() -> None:
+    meters = Meters("web", options=MetricOptions(has_resiliency_paths=True))
+    news = BreakerNews(lambda: RULES, meters, Log())  # type: ignore[arg-type]
+    news.turned(BreakerTurn("shop", "shop", "/a/1", "closed", "open", Counts()), "/a/{id}")
+    assert list(meters.resiliency_activations.slots) == [(*flow("one", "prod", "shop", "open"), "/a/{id}")]
+    glances = [glance("open", method="/a/1"), glance("closed", method="/a/2"), glance("closed", method="/b")]
+    scrape_breakers(meters, RULES, glances, {"/a/1": "/a", "/a/2": "/a", "/b": "/b"}.__getitem__)
+    is_so = {labels[5:] for labels, slot in meters.resiliency_cb_state.slots.items() if slot.value}
+    assert is_so == {
+        ("app_shop", "closed", ""),
+        ("app_shop", "open", "/a"),
+        ("app_shop", "closed", "/b"),
+        ("app_cart", "closed", ""),
+    }
 
 
 def test_status_has_the_worst_first() -> None:
