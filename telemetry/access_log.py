@@ -4,20 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from telemetry import names
-from telemetry.kinds import rpc_code
+from telemetry.kinds import made_by, rpc_code
 from telemetry.logs import Logger, format_time
 from telemetry.report import Call
 
 HTTP_SCOPE = "dapr.runtime.http-info"
 GRPC_SCOPE = "dapr.runtime.grpc.api-info"
 CLOSED = "reason=api-list"  # the decision on a gRPC method that `spec.api` closes
-
-
-def made_by(call: Call) -> str | None:
-    """Whose proxy answered in the app's place: `this-proxy` or `peer-proxy`; None: the app answered."""
-    if call.cause not in (None, names.STATUS_CAUSE):
-        return "this-proxy"
-    return "peer-proxy" if call.said is not None else None
 
 
 def access_fields(call: Call) -> dict[str, Any]:

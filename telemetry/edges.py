@@ -5,20 +5,21 @@ from typing import Any
 
 from msgspec import Struct
 
-from telemetry.names import CALLER_LEFT_CAUSE
+from telemetry.names import CALLER_LEFT_CAUSE, PEER_PROXY
+from telemetry.recent import ROUTE_LABELS
 
 Json = Mapping[str, Any]
 _GOOD = frozenset({"1xx", "2xx", "3xx", "4xx", CALLER_LEFT_CAUSE})
-# Classes of failures by which nothing was sent to the callee, so that nothing was proven either.
+# Classes of failures made by the caller's proxy by which nothing was sent to the callee, so that nothing was proven either.
 _NEVER_SENT = frozenset({"connect", "no-app", "acl", "breaker", "shed", "not-ready", "bad-request"})
-_LEFT_OUT = ("calls", "recent")
+_TAKEN = frozenset(ROUTE_LABELS) | {"last_seen", "longest_s", "recent_longest_s"}
 
 
 class Route(Struct, frozen=True, kw_only=True):
     """One route as one sidecar saw it. calls, recent: in each bucket of `bounds_s`, since its start and in the last `window_s` seconds.
 
     own_id: the SPIFFE ID of that sidecar, empty without mutual TLS. longest_s, recent_longest_s: what no call of these took longer than;
-    None where the sidecar does not say.
+    None where the sidecar does not say. made_by: which proxy answered in the app's place, `this-proxy` or `peer-proxy`.
     """
 
     direction: str
@@ -35,6 +36,7 @@ class Route(Struct, frozen=True, kw_only=True):
     bounds_s: tuple[float, ...]
     window_s: float
     own_id: str = ""
+    made_by: str = ""
     longest_s: float | None = None
     recent_longest_s: float | None = None
 
@@ -51,7 +53,8 @@ class Route(Struct, frozen=True, kw_only=True):
     @property
     def was_sent(self) -> bool:
         """Whether its calls reached the callee's proxy."""
-        return self.direction == "inbound" or self.code_class not in _NEVER_SENT
+        is_heard = self.direction == "inbound" or self.made_by == PEER_PROXY
+        return is_heard or self.code_class not in _NEVER_SENT
 
 
 class Sums(Struct, frozen=True, kw_only=True):
@@ -74,7 +77,7 @@ def routes_of(report: Json) -> tuple[Route, ...]:
     }
     return tuple(
         Route(
-            **{key: value for key, value in route.items() if key not in _LEFT_OUT},
+            **{key: value for key, value in route.items() if key in _TAKEN},
             calls=tuple(map(int, route["calls"])),
             recent=tuple(map(int, route["recent"])),
             **shared,

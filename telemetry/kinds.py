@@ -51,6 +51,7 @@ def kind_of(call: Call, path: str, app_path: str, meters: Meters) -> Kind:
             meters.routes.slot(
                 *(call.direction, src, dst, call.protocol, method_class(call)),
                 *(path if call.direction == "outbound" else app_path, code_class(call), call.peer_id),
+                made_by(call) or "",
             ),
         ),
         counted=(requests,),
@@ -221,6 +222,13 @@ def code_class(call: Call) -> str:
     if call.protocol == "grpc":
         return names.grpc_code_class(rpc_code(call))
     return f"{call.status // 100}xx" if call.status else "none"
+
+
+def made_by(call: Call) -> str | None:
+    """Whose proxy answered in the app's place: `this-proxy` or `peer-proxy`; None: the app answered."""
+    if not _is_apps_own(call):
+        return "this-proxy"
+    return names.PEER_PROXY if call.said is not None else None
 
 
 def failure_of(cause: str | None, said: str | None, peer_id: str) -> str | None:

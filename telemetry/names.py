@@ -117,6 +117,7 @@ APP_DOWN_CAUSE = "app-down"
 UNAUTHENTICATED_CAUSE = "unauthenticated"
 #: Causes that only say what status the app itself gave.
 STATUS_CAUSE = "status"
+PEER_PROXY = "peer-proxy"  # who made an answer in the app's place: the callee's proxy
 
 HTTP_VERBS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 

@@ -14,7 +14,7 @@ from telemetry.series import Distribution, Histogram
 
 WINDOW_S = 60
 ROUTES = 500  # beyond it they are counted as `other`
-ROUTE_LABELS = ("direction", "src", "dst", "protocol", "method", "path", "code_class", "peer")
+ROUTE_LABELS = ("direction", "src", "dst", "protocol", "method", "path", "code_class", "peer", "made_by")
 
 
 class _Second(NamedTuple):

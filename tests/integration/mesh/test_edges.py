@@ -40,6 +40,10 @@ async def _call(shop: Standing, path: str) -> None:
 async def test_each_end_counts_its_calls_by_peer_and_result(shop: Standing) -> None:
     out = routes_of(json.loads((await shop.web.admin(TARGET)).body))
     into = routes_of(json.loads((await shop.shop.admin(TARGET)).body))
+    assert {r.code_class: (r.made_by, r.was_sent) for r in out} == {
+        "2xx": ("", True),
+        "acl": ("peer-proxy", True),
+    }
     assert {(r.direction, r.pair, r.code_class, r.peer, sum(r.calls)) for r in out} == {
         ("outbound", ("web.default", "shop.default"), "2xx", f"{IDS}/shop", CALLS),
         ("outbound", ("web.default", "shop.default"), "acl", f"{IDS}/shop", CALLS),

@@ -114,6 +114,9 @@ def test_edge_is_secured_by_what_was_proven_and_else_says_why_not() -> None:
         None,
         "nothing was sent",
     )
+    shed = replace(OUT, code_class="shed")
+    assert secured([shed], is_mtls_off=False) == (None, "nothing was sent")
+    assert secured([replace(shed, made_by="peer-proxy")], is_mtls_off=False) == (True, "")
     assert secured([plain_out], is_mtls_off=True) == (False, "mutual TLS is off")
     assert secured([plain_out], is_mtls_off=False) == (False, "the callee is outside of the mesh")
     assert secured([OUT, plain_in], is_mtls_off=False) == (False, "the caller showed no certificate")

@@ -17,6 +17,7 @@ LABELS = (
     "",
     "2xx",
     "spiffe://public/ns/default/cart",
+    "",
 )
 
 
