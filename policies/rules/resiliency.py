@@ -68,7 +68,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
 
     `source` says where it comes from: `targets.apps.<id>`, `default` or `built-in`; `resource` in which one it is written, by name and
     namespace. heeds_answers: an answer may ask for a later attempt, or for none. budget: of retries by `retry`, for all calls together.
-    retries: what postern's own kind says of them besides.
+    retries: what postern's own kind says of them besides. denials_fail: a call that the callee's proxy denies is a failure to them.
     """
 
     timeout_s: float | None = None
@@ -80,6 +80,7 @@ class TargetRules(Struct, frozen=True, kw_only=True):
     heeds_answers: bool = True
     budget: RetryBudget | None = RetryShare()
     retries: TargetRetries = TargetRetries()
+    denials_fail: bool = False
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -95,8 +96,8 @@ class TargetRules(Struct, frozen=True, kw_only=True):
 class ResiliencyRules(Struct, frozen=True, kw_only=True):
     """All of one caller's resiliency. `resources` are those that were loaded, in order: name and namespace.
 
-    is_as_daprd: answers are not heeded, and retries have no budget. written: where the entry and the policies of a target are, by target;
-    of the default's by "".
+    is_as_daprd: answers are not heeded, retries have no budget, and denials are failures. written: where the entry and the
+    policies of a target are, by target; of the default's by "".
     """
 
     resources: tuple[tuple[str, str], ...] = ()
@@ -118,7 +119,7 @@ class ResiliencyRules(Struct, frozen=True, kw_only=True):
         """
         rules = self.targets.get(target, self.default)
         if self.is_as_daprd:
-            rules = replace(rules, heeds_answers=False, budget=None)
+            rules = replace(rules, heeds_answers=False, budget=None, denials_fail=True)
         is_url = target.startswith(("http://", "https://"))
         app_id = target if is_url else target.partition(".")[0]
         if app_id in self.targets or app_id == own_app_id:

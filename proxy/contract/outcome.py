@@ -22,6 +22,7 @@ class NotRetried(Enum):
     PUSHBACK = "pushback"  # the answer asks for none
     BUDGET = "budget"  # that of the target is empty
     BEGUN = "response-begun"
+    DENIED = "denied"  # by the callee's proxy: another attempt would meet the same rules
 
 
 class Attempt(Struct):

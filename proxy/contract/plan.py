@@ -200,6 +200,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     by_daprd: place of the route (of weight 0) that an attempt takes instead where its call is not gRPC and the peer takes nothing else, as
     a daprd does. None: such an attempt fails as UNSUPPORTED.
     attempt_s bounds one attempt up to its end (streams: up to the response head), total_s the whole call.
+    denials_fail: a call that the callee's proxy denies has failed like any other, as for a daprd. Without, its denial is a decision, which
+    no rule covers that does not name its status, and no failure to a circuit breaker.
     upper_request, upper_response: ASCII letters of bodies go on in upper case, all other bytes as they are, so that lengths stay. Bodies of
     HTTP alone: not those of gRPC and gRPC-Web, nor tunnels.
     """
@@ -221,6 +223,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     upper_request: bool = False
     upper_response: bool = False
     by_daprd: int | None = None
+    denials_fail: bool = False
     local_replies: Mapping[Cause, Reply] = field(default_factory=dict)
     scopes: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import asdict
 
+from proxy import errors
 from proxy.contract.budgets import BudgetUse
 from proxy.contract.fields import read_baggage
 from proxy.contract.head import Header, Headers, RequestHead
@@ -377,7 +378,20 @@ def _not_retried(head: RequestHead, plan: Plan) -> list[Json]:
     if head.framing != "none":
         what = f"a request with a body of more than {plan.replay_bytes} bytes"
         told.append({"why": NotRetried.BODY.value, "what": what})
+    if not _retries_denials(head, plan):
+        what = "a call that an access policy of the callee denies"
+        told.append({"why": NotRetried.DENIED.value, "what": what})
     return [*told, {"why": NotRetried.BEGUN.value, "what": "an answer that breaks off"}]
+
+
+def _retries_denials(head: RequestHead, plan: Plan) -> bool:
+    """Whether a rule speaks of a denial; one that names no statuses does under the name `daprd` alone, and towards no peer's proxy."""
+    if plan.denials_fail or not plan.routes[0].cluster.startswith("peer:"):
+        return True
+    denied = errors.ANSWERS[Cause.DENIED]
+    if head.protocol == "grpc":
+        return any(denied.grpc in (policy.grpc_codes or ()) for policy in plan.retries)
+    return any(denied.status in (policy.http_codes or ()) for policy in plan.retries)
 
 
 def _budget(use: BudgetUse | None) -> Json | None:

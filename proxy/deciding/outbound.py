@@ -517,6 +517,7 @@ class Outbound:
             breaker=breaker_use(head, rules, callee.text, named.form),
             budget=budget_use(head, rules, callee.key),
             hedge=hedge(head, rules),
+            denials_fail=rules.denials_fail,
             attempt_s=attempt_timeout(head, rules),
             total_s=overall_limit(head, rules),
             body_bytes=app.body_bytes,

@@ -87,6 +87,10 @@ says, as in Dapr: no connection, a connection that broke, a timeout of an attemp
 `gRPCStatusCodes: "14"` a callee that never answers is tried four times, with the pauses between; the callee's own DEADLINE_EXCEEDED (4)
 is final.
 
+A call that the callee's proxy denies (403 or PERMISSION_DENIED with `postern-error: denied`) has been decided, and nothing has failed: no
+policy retries it that does not name that status in `matching`, and it is no failure to a circuit breaker, nor to outlier detection. Under
+the name `daprd`, and where the callee's sidecar is a daprd, it is a failure like any other, as in Dapr.
+
 Nothing is retried once the response head has reached the caller, after the caller has hung up or its deadline has passed, for an HTTP body
 of unknown length, for a body larger than the replay buffer, or beyond the opening of a gRPC stream declared by `dapr-stream`.
 
@@ -108,7 +112,8 @@ body is sent once.
 Why a failure was a call's last is on its span at the caller (`postern.not_retried`) and in the access log (`not_retried`):
 `not-covered`: no policy speaks of it; `no-attempts-left`; `budget`; `body-not-kept`: larger than the replay buffer, or that is full;
 `streaming`: a body of unknown length; `deadline`: passed, or before the pause would end; `pushback`: the answer asked for no other attempt;
-`time-of-the-rule-over`: 15 minutes of an exponential policy; `response-begun`. `postern explain` tells what would not be retried.
+`time-of-the-rule-over`: 15 minutes of an exponential policy; `response-begun`; `denied`: see above. `postern explain` tells what would not
+be retried.
 
 A call's time is what its caller gives it, a policy's timeout, or what is left of either, the least of them: `grpc-timeout` of gRPC; of HTTP
 `postern-timeout` (milliseconds, or as `grpc-timeout` has it), `postern-deadline` (a moment in epoch milliseconds) and Envoy's

@@ -34,7 +34,7 @@ BalancingParts = tuple[BalancingPolicy, bytes, bytes]  # the fields of a Balanci
 PlanParts = tuple[
     TokenParts,
     list[RouteParts],
-    tuple[list[RetryParts], tuple[int, float] | None],
+    tuple[list[RetryParts], tuple[int, float] | None, bool],  # and whether denials fail
     tuple[list[str], bool],  # gates, and whether authorizers are asked
     tuple[BreakerUseParts | None, BudgetParts | None],
     Times,

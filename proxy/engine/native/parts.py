@@ -74,6 +74,7 @@ def plan_parts(token: "TokenParts", plan: Plan) -> "PlanParts":
         (
             [_retry_parts(policy) for policy in plan.retries],
             None if plan.hedge is None else (plan.hedge.attempts, plan.hedge.delay_s),
+            plan.denials_fail,
         ),
         (list(plan.gates), bool(plan.authorizers)),
         (None if plan.breaker is None else astuple(plan.breaker), _budget_parts(plan.budget)),

@@ -22,7 +22,7 @@ from proxy.engine.portable.passing import Refused, Told
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.request_body import BodyCursor
-from proxy.engine.portable.retrying import Failure, heard_by_gates, is_failure
+from proxy.engine.portable.retrying import Failure, heard_by_gates, is_denial, is_failure
 from proxy.wire import answers
 from proxy.wire.edits import (
     HOP_BY_HOP,
@@ -290,10 +290,11 @@ class UpstreamAttempt:
         may_be_peers = status >= 400 or (is_grpc and end) or bool(content_type(exchange.raw))
         if self._is_peer and may_be_peers and self._kept_from_app(headers):
             return
-        if self._load is not None and self._refused_as is None:
+        said = self.record.said
+        if self._load is not None and self._refused_as is None and said is not Cause.DENIED:
             now = exchange.carrier.now()
             self._load.observe(now - self._sent_at, now)
-            if self.record.said in _NO_ROOM:
+            if said in _NO_ROOM:
                 self._load.penalize(0.0, now)
         if is_grpc and not end and exchange.may_retry_grpc:
             self._held_head = (status, headers)
@@ -323,7 +324,9 @@ class UpstreamAttempt:
             self._load.yield_way()
         elif self._load is not None:
             self._load.eject(self._exchange.carrier.now())
-        if self._exchange.under_way.count == 1 and not self._exchange.may_try_another():
+        if self._exchange.under_way.count == 1 and not self._exchange.under_way.may_try_another(
+            self._exchange
+        ):
             return False  # its answer says more than ours could
         self.end(cause, "", abort=True)
         self._exchange.retry(0.0)
@@ -335,7 +338,8 @@ class UpstreamAttempt:
         delay_s = None
         if is_failure(status, code):
             asked = read_pushback(fields, grpc=grpc, status=status, now_s=time.time())
-            delay_s = self._exchange.next_delay(Failure(Cause.STATUS, status, code, asked))
+            cause = Cause.DENIED if is_denial(self.record, self._exchange.plan) else Cause.STATUS
+            delay_s = self._exchange.next_delay(Failure(cause, status, code, asked))
         if delay_s is None:
             return False
         self.record.grpc_code = code

@@ -30,6 +30,7 @@ from proxy.engine.portable.retrying import (
     Retrying,
     SoFar,
     heard_by_gates,
+    is_denial,
     is_failure,
 )
 from proxy.engine.portable.under_way import UnderWay
@@ -44,7 +45,6 @@ from proxy.wire.streams import Downstream, RawHead
 if TYPE_CHECKING:
     from proxy.engine.portable.carrier import Carrier
 
-_IMMEDIATE_TRIES = 3
 _LEAST_S = 0.001  # that an attempt must have left: with less, it would only cost its callee
 _PASSED = "the call's deadline passed"
 
@@ -111,9 +111,8 @@ class Exchange:
         self._deadline_at: float | None = None
         self._gates: Passage | None = None
         self._breaker: Asking | None = None
-        self.told: Told | None = (
-            None  # what the caller is told beside, should the call end by this attempt or gate
-        )
+        # What the caller is told beside, should the call end by this attempt or gate.
+        self.told: Told | None = None
         self._cancels: list[Callable[[], None]] = []
         self._timers: list[TimerHandle] = []
         # the attempts
@@ -206,9 +205,8 @@ class Exchange:
                 self._decide(since)
 
         self._cancels.append(self.carrier.clusters.wait(hold.key, decide))
-        self._cancels.append(
-            self.carrier.later(left, decide).cancel
-        )  # the news may be in, and its push on the way
+        # The news may be in, and its push on the way.
+        self._cancels.append(self.carrier.later(left, decide).cancel)
 
     def _carry(self, kept: Kept, plan: Plan) -> None:
         self._kept = kept
@@ -391,7 +389,8 @@ class Exchange:
         self.status = status
         use = self.plan.breaker
         if use is not None and use.is_opening:
-            self._tell_breaker(status != 101 and is_failure(status, None))
+            is_fine = status == 101 or is_denial(attempt.record, self.plan)
+            self._tell_breaker(is_failure(status, None) and not is_fine)
         fields = passed_on(self.kept_plan, self.raw, self.span, status, headers)
         passed = (*fields, *attempt.fault_headers)
         self._down.respond(status, passed, end=end)
@@ -423,7 +422,7 @@ class Exchange:
         if self.is_committed:
             self._retrying.why = self._retrying.why or NotRetried.BEGUN
         elif not for_good:
-            at_once = cause in IMMEDIATE and self.may_try_another()
+            at_once = cause in IMMEDIATE and self.under_way.may_try_another(self)
             delay_s = 0.0 if at_once else self.next_delay(Failure(cause))
         if delay_s is not None:
             self.retry(delay_s)
@@ -436,16 +435,6 @@ class Exchange:
     def may_retry_grpc(self) -> bool:
         """Whether a gRPC status that comes after the head could still mean another attempt."""
         return self.body.is_whole and self._retrying.may_read_grpc
-
-    def may_try_another(self) -> bool:
-        """Whether an endpoint is left for a call that certainly was not processed."""
-        state = self.carrier.clusters.get(self.plan.routes[self.route].cluster)
-        return (
-            self.body.is_whole
-            and state is not None
-            and state.untried(self.tried)
-            and len(self.tried) <= _IMMEDIATE_TRIES
-        )
 
     def next_delay(self, failure: Failure) -> float | None:
         """Seconds until another attempt after such a failure, 0 where one is under way already; None: this was the last."""
@@ -558,7 +547,8 @@ class Exchange:
         gates, self._gates = self._gates, None  # it points back here: no cycles to collect
         if gates is not None:
             gates.leave(heard)
-        self._tell_breaker(heard is not None)
+        is_denied = cause is Cause.DENIED or (bool(attempts) and is_denial(attempts[-1], self.plan))
+        self._tell_breaker(heard is not None and not is_denied)
         has_failed = heard not in {None, Cause.CALLER_LEFT} and self.status != 101
         if self.budget is not None and heard is None:
             self.budget.succeeded(self.carrier.now())

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from proxy.contract.outcome import NotRetried
-from proxy.contract.plan import Cause, Delays, RetryPolicy
+from proxy.contract.outcome import Attempt, NotRetried
+from proxy.contract.plan import Cause, Delays, Plan, RetryPolicy
 from proxy.engine.portable.budgets import Budget
 from proxy.wire.pushback import Pushback
 
@@ -30,12 +30,21 @@ def heard_by_gates(cause: Cause | None, status: int, code: int | None) -> Cause 
     return Cause.SHED if has_no_room else Cause.STATUS
 
 
+def is_denial(attempt: Attempt, plan: Plan) -> bool:
+    """Whether its answer is the decision of the callee's proxy, and no failure."""
+    return attempt.said is Cause.DENIED and not plan.denials_fail
+
+
 def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> bool:
-    """Whether a rule speaks of this failure: a cause of ours, or an answer by its gRPC code or HTTP status."""
-    if cause is not Cause.STATUS:
+    """Whether a rule speaks of this failure: a cause of ours, or an answer by its gRPC code or HTTP status.
+
+    A denial is for the rules that name its status.
+    """
+    if cause not in {Cause.STATUS, Cause.DENIED}:
         return cause in policy.on
     codes, found = (policy.http_codes, status) if code is None else (policy.grpc_codes, code)
-    return is_failure(status, code) and (codes is None or found in codes)
+    is_named = cause is Cause.STATUS if codes is None else found in codes
+    return is_failure(status, code) and is_named
 
 
 class Failure(NamedTuple):
@@ -114,6 +123,8 @@ class Retrying:
         """Why a failure is not retried that no rule is asked about. covered: where one speaks of it."""
         if self.covers(failure):
             return covered
+        if failure.cause is Cause.DENIED:
+            return NotRetried.DENIED
         return NotRetried.STREAMING if self._is_stream and not self._rules else NotRetried.NOT_COVERED
 
     def _found(self, sofar: SoFar, failure: Failure) -> Pause | NotRetried:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Such an attempt reached no app.
 UNPROCESSED = IMMEDIATE | {Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED}
+_IMMEDIATE_TRIES = 3
 # Whose upstream is given up for another attempt's: to it, its caller has left.
 _OUTRUN, _OUTRUN_BY = Cause.CALLER_LEFT, "another attempt of the call went on"
 
@@ -87,6 +88,17 @@ class UnderWay:
             for other in tuple(self._each):
                 if other is not attempt:
                     other.end(_OUTRUN, _OUTRUN_BY, abort=True)
+
+    @staticmethod
+    def may_try_another(exchange: "Exchange") -> bool:
+        """Whether an endpoint is left for a call that certainly was not processed."""
+        state = exchange.carrier.clusters.get(exchange.plan.routes[exchange.route].cluster)
+        return (
+            exchange.body.is_whole
+            and state is not None
+            and state.untried(exchange.tried)
+            and len(exchange.tried) <= _IMMEDIATE_TRIES
+        )
 
     def forget(self, attempt: UpstreamAttempt) -> None:
         """It has ended."""

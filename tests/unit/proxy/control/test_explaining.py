@@ -100,7 +100,12 @@ def test_what_is_not_retried_and_the_budget_are_told(make: Make) -> None:  # noq
     told = explain(
         {"method": ["POST"], "url": ["/v1.0/invoke/cart/method/x"], "header": ["content-length: 1"]}
     )
-    assert [one["why"] for one in told["notRetried"]] == ["not-covered", "body-not-kept", "response-begun"]
+    assert [one["why"] for one in told["notRetried"]] == [
+        "not-covered",
+        "body-not-kept",
+        "denied",
+        "response-begun",
+    ]
     assert told["budget"] == {"target": "peer:cart.default", "ratio": 0.2, "min_per_s": 10.0, "ttl_s": 10.0}
     chunked = {
         "method": ["POST"],

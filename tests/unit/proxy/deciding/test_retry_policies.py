@@ -181,6 +181,12 @@ def test_answers_are_heeded_by_a_written_policy_where_the_rules_say_so() -> None
     assert not as_daprd.for_app("cart", "web").heeds_answers
 
 
+def test_denials_are_failures_in_the_daprd_profile_alone() -> None:
+    known = ResiliencyRules(default=TargetRules(retry=few(), source="default"))
+    assert not planned("/v1.0/invoke/cart/method/x", known).denials_fail
+    assert planned("/v1.0/invoke/cart/method/x", replace(known, is_as_daprd=True)).denials_fail
+
+
 def test_retries_by_a_written_policy_have_a_budget_by_target() -> None:
     rules = TargetRules(retry=few(), builtin_retry=None)
     known = ResiliencyRules(targets={"cart": rules, "cart.other": replace(rules, budget=None), "web": rules})

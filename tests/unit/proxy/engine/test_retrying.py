@@ -96,6 +96,8 @@ def test_what_an_answer_asks_for_counts_by_rules_that_heed_it() -> None:
 def test_failure_that_no_rule_covers_is_not_retried() -> None:
     timeout = Failure(Cause.TIMEOUT)
     assert paused(Retrying((rule(1.0),)), failure=timeout) is NotRetried.NOT_COVERED
+    denied = Failure(Cause.DENIED, 403)
+    assert paused(Retrying((rule(1.0, http_codes=None),)), failure=denied) is NotRetried.DENIED
     assert paused(Retrying((), is_stream=True), failure=timeout) is NotRetried.STREAMING
     assert paused(Retrying((rule(1.0),), is_stream=True), failure=timeout) is NotRetried.NOT_COVERED
 

@@ -74,7 +74,7 @@ type TimeParts = (f64, Option<f64>, Option<f64>);
 pub(crate) type PlanParts = (
     TokenParts,
     Vec<RouteParts>,
-    (Vec<RetryParts>, Option<(usize, f64)>),
+    (Vec<RetryParts>, Option<(usize, f64)>, bool),
     (Vec<String>, bool),
     (Option<BreakerUseParts>, Option<BudgetParts>),
     TimeParts,
@@ -191,7 +191,7 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens, budgets: &Budget
     let (
         token,
         routes,
-        (retries, hedge),
+        (retries, hedge, denials_fail),
         (gates, asks),
         (breaker, budget),
         times,
@@ -231,6 +231,7 @@ pub(crate) fn plan(parts: PlanParts, released: &ReleasedTokens, budgets: &Budget
         upper_request,
         upper_response,
         by_daprd,
+        denials_fail,
         scopes,
     }))
 }

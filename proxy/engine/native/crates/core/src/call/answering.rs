@@ -47,7 +47,8 @@ impl Call {
     pub fn respond(&mut self, down: &mut Down, plan: &Plan, status: u16, mut headers: Headers, end: bool) {
         self.status = status;
         if plan.breaker.as_ref().is_some_and(|used| used.is_opening) {
-            self.tell_breaker(status != 101 && is_failure(status, None));
+            let is_denial = self.the_one.is_some_and(|one| self.is_denial(plan, one));
+            self.tell_breaker(status != 101 && is_failure(status, None) && !is_denial);
         }
         let mark = match status {
             426 => Some(UPGRADE),

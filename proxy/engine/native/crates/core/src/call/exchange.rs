@@ -490,12 +490,14 @@ impl Call {
         let grpc_code = grpc_code.or(self.ended_code).or(of_attempt);
         let heard = heard_by_gates(cause, self.status, grpc_code);
         self.gates.leave(heard);
-        self.tell_breaker(heard.is_some());
-        if let (None, Some(Decision::Plan(plan))) = (heard, self.kept.as_ref().map(|kept| &kept.decision)) {
-            if let Some(budget) = &plan.budget {
+        let mut is_denied = cause == Some(Cause::Denied);
+        if let Some(Decision::Plan(plan)) = self.kept.clone().as_ref().map(|kept| &kept.decision) {
+            is_denied |= self.attempts.len().checked_sub(1).is_some_and(|last| self.is_denial(plan, last));
+            if let (None, Some(budget)) = (heard, &plan.budget) {
                 budget.succeeded();
             }
         }
+        self.tell_breaker(heard.is_some() && !is_denied);
         let has_failed = !matches!(heard, None | Some(Cause::CallerLeft)) && self.status != 101;
         let outcome = Outcome {
             head: self.head.clone(),

@@ -12,9 +12,10 @@ pub enum NotRetried {
     Pushback,
     Budget,
     Begun,
+    Denied,
 }
 
-const NAMES: [(NotRetried, &str); 9] = [
+const NAMES: [(NotRetried, &str); 10] = [
     (NotRetried::NotCovered, "not-covered"),
     (NotRetried::Streaming, "streaming"),
     (NotRetried::Body, "body-not-kept"),
@@ -24,6 +25,7 @@ const NAMES: [(NotRetried, &str); 9] = [
     (NotRetried::Pushback, "pushback"),
     (NotRetried::Budget, "budget"),
     (NotRetried::Begun, "response-begun"),
+    (NotRetried::Denied, "denied"),
 ];
 
 impl NotRetried {

@@ -188,6 +188,7 @@ impl Call {
         match failure.is_covered(plan) {
             true if self.committed => NotRetried::Begun,
             true => NotRetried::Body,
+            false if failure.cause == Cause::Denied => NotRetried::Denied,
             false if is_stream && plan.retries.is_empty() => NotRetried::Streaming,
             false => NotRetried::NotCovered,
         }
@@ -220,6 +221,11 @@ impl Call {
         let (found, turn) = self.breaker.ask(&breakers, used, &self.head);
         self.note_turn(turn);
         found.err()
+    }
+
+    /// Whether the answer of this attempt is the decision of the callee's proxy, and no failure.
+    pub fn is_denial(&self, plan: &Plan, number: usize) -> bool {
+        !plan.denials_fail && self.attempts[number].said == Some(Cause::Denied)
     }
 
     /// What its circuit breaker let through has ended, or has gone as far as it hears.

@@ -343,6 +343,7 @@ mod tests {
             upper_response: false,
             asks: false,
             by_daprd: None,
+            denials_fail: false,
             scopes: vec!["access".into()],
         }))
     }

@@ -113,14 +113,14 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Whether the rule covers a failure: `covers` in `proxy/engine/portable/retrying.py`, by `tests/vectors/retries.json`.
     pub fn covers(&self, cause: Cause, status: u16, code: Option<u32>) -> bool {
-        if cause != Cause::Status {
+        if !matches!(cause, Cause::Status | Cause::Denied) {
             return self.on & cause.bit() != 0;
         }
-        let is_named = match code {
-            Some(code) => self.grpc_codes.as_ref().is_none_or(|codes| codes.contains(&code)),
-            None => self.http_codes.as_ref().is_none_or(|codes| codes.contains(&status)),
+        let named = match code {
+            Some(code) => self.grpc_codes.as_ref().map(|codes| codes.contains(&code)),
+            None => self.http_codes.as_ref().map(|codes| codes.contains(&status)),
         };
-        is_named && is_failure(status, code)
+        named.unwrap_or(cause == Cause::Status) && is_failure(status, code)
     }
 }
 
@@ -157,6 +157,7 @@ pub struct Plan {
     pub upper_request: bool,
     pub upper_response: bool,
     pub by_daprd: Option<usize>,
+    pub denials_fail: bool,
     pub scopes: Vec<Arc<str>>,
 }
 

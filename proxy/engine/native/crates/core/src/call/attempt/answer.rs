@@ -82,6 +82,7 @@ impl UpstreamAttempt {
                 Some(Cause::Refused) => load.yield_way(),
                 // It failed as an endpoint, however fast the answer.
                 Some(_) => load.eject(now),
+                None if said == Some(Cause::Denied) => {} // as fast as no app
                 None => {
                     load.observe(now - self.sent_at, now);
                     if matches!(said, Some(Cause::Shed | Cause::Rate | Cause::Authorizer)) {
@@ -117,7 +118,8 @@ impl UpstreamAttempt {
             // It has a body: how it ends is not known yet.
             _ => return self.commit(call, down, plan, answered),
         };
-        let mut failure = Failure { cause: Cause::Status, status: answered.status, code, pushback: None };
+        let cause = if call.is_denial(plan, self.number) { Cause::Denied } else { Cause::Status };
+        let mut failure = Failure { cause, status: answered.status, code, pushback: None };
         if is_failure(answered.status, code) {
             if call.has_another() && failure.is_covered(plan) {
                 return self.throw_away(call, code, Duration::ZERO);
