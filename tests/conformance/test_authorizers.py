@@ -45,16 +45,19 @@ class Authorizer:
     def __init__(self, says: Authorized | None = None) -> None:
         self._says = says
         self.asked: list[tuple[Plan, RequestHead]] = []
-        self.waits: list[Callable[[Authorized], None]] = []
-        self.begun = asyncio.Event()
+        self._waits: asyncio.Queue[Callable[[Authorized], None]] = asyncio.Queue()
 
     def __call__(self, plan: Plan, head: RequestHead, then: Callable[[Authorized], None]) -> None:
         self.asked.append((plan, head))
-        self.begun.set()
         if self._says is not None:
             then(self._says)
         else:
-            self.waits.append(then)
+            self._waits.put_nowait(then)
+
+    async def question(self) -> Callable[[Authorized], None]:
+        """How to answer what it has been asked and has not answered, once that is there."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._waits.get()
 
 
 class App:
@@ -105,9 +108,9 @@ async def test_a_call_that_is_granted_goes_on_with_what_its_authorizer_changed(
         async with asyncio.TaskGroup() as tasks:
             call = tasks.create_task(caller.request("POST", "/x?y=1", headers=sent, body=b"hello"))
             if later:
-                await authorizer.begun.wait()
+                tell = await authorizer.question()
                 assert not app.heads
-                authorizer.waits.pop()(found)
+                tell(found)
         answer = call.result()
         outcome = await way.front.seen.outcome()
     (head,) = app.heads
@@ -243,15 +246,13 @@ async def test_a_caller_that_leaves_while_it_is_asked_about_costs_nothing_more(e
     async with raw_app(app) as port, leading(engine, "one", port, authorize=authorizer, **ASKED) as way:
         async with dial(way.port) as caller:
             await caller.request(b"/")
-            await authorizer.begun.wait()
+            tell = await authorizer.question()
         outcome = await way.front.seen.outcome()
-        authorizer.waits.pop()(Granted())  # nobody waits for it
+        tell(Granted())  # nobody waits for it
         async with connect(way.port) as other:
             await other.send_head("GET", "/", [])
-            async with asyncio.timeout(DEADLINE_S):
-                while not authorizer.waits:  # noqa: ASYNC110 - an engine's own thread asks
-                    await asyncio.sleep(0.001)
-            authorizer.waits.pop()(Granted())
+            tell = await authorizer.question()
+            tell(Granted())
             assert (await other.read_response_head()).second == "200"
     assert (outcome.cause, list(outcome.attempts), len(app.heads)) == (Cause.CALLER_LEFT, [], 1)
 
@@ -277,12 +278,12 @@ async def test_a_new_policy_that_denies_ends_the_wait(engine: str) -> None:
         connect(way.port) as caller,
     ):
         await caller.send_head("GET", "/", [])
-        await authorizer.begun.wait()
+        tell = await authorizer.question()
         decisions.pop(0)
         way.front.engine.invalidate("access")
         way.front.engine.redecide_open()
         head = await caller.read_response_head()
-        authorizer.waits.pop()(Granted())
+        tell(Granted())
         outcome = await way.front.seen.outcome()
     assert (head.second, outcome.cause, app.heads) == ("403", Cause.DENIED, [])
 
@@ -296,9 +297,9 @@ async def test_the_gates_of_the_call_come_first(engine: str) -> None:
     ):
         way.front.gate("g", 1)
         await caller.send_head("GET", "/", [])
-        await authorizer.begun.wait()
+        tell = await authorizer.question()
         assert way.front.engine.stats().gates["g"].inside == 1
-        authorizer.waits.pop()(NO)
+        tell(NO)
         assert (await caller.read_response_head()).second == "401"
         await way.front.seen.outcome()
         assert way.front.engine.stats().gates["g"].inside == 0

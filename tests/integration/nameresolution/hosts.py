@@ -103,6 +103,11 @@ class Node:
         await self.send(f"want {app_id}")
         return await self.expect(lambda words: words.get("name") == app_id)
 
+    async def find(self, app_id: str, *endpoints: str) -> Words:
+        """Want a name and wait until exactly these are pushed, which may not be what is pushed first."""
+        await self.send(f"want {app_id}")
+        return await self.expect_endpoints(*endpoints)
+
     async def expect_endpoints(self, *endpoints: str) -> Words:
         """Wait until exactly these are pushed."""
         return await self.expect(lambda words: sorted(words.get("endpoints", ["?"])) == sorted(endpoints))
