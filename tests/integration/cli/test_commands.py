@@ -24,7 +24,7 @@ spec: {tracing: {samplingRate: "1"}}
 
 async def running(commands: Commands) -> tuple[int, int]:
     """Run `cart`, wait until it is ready; its HTTP port and the pid of the command."""
-    port = 20_000 + hash(commands.mesh.root.name) % 9_000
+    port = free_port()
     run = commands.run("cart", f"--app-port={port}")
     http = int((await run.line(READY))[1])
     await run.line(LISTENING)
