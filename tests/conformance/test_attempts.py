@@ -81,7 +81,7 @@ async def test_attempt_limit_with_retry_tries_again(engine: str) -> None:
 async def test_total_limit_ends_all_attempts(engine: str) -> None:
     app = Never()
     rules = (retry(None, Cause.TIMEOUT),)
-    fields: dict[str, Any] = {"attempt_s": 0.05, "total_s": 0.5, "retries": rules}
+    fields: dict[str, Any] = {"attempt_s": 0.25, "total_s": 2.5, "retries": rules}
     async with (
         raw_app(app) as port,
         leading(engine, "one", port, **fields) as way,
@@ -376,7 +376,7 @@ async def test_pause_of_a_rule_is_kept_between_attempts(engine: str) -> None:
         outcome = await way.front.seen.outcome()
     first, second = outcome.attempts
     assert response.status == 200
-    assert 0.19e9 <= second.started_ns - first.ended_ns < 2e9
+    assert 0.19e9 <= second.started_ns - first.ended_ns < 20e9
 
 
 async def test_pause_that_would_pass_the_deadline_is_not_begun(engine: str) -> None:

@@ -1,6 +1,7 @@
 """A mesh that a whole module shares: an HTTP callee, a gRPC callee and a caller, started together because starting is what costs."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from tests.support.apps import App
 from tests.support.mesh import Mesh, Sidecar
+from tests.support.processes import Process
 
 #: Allows everybody, but `web` at `/secret`.
 NO_SECRET_FOR_WEB = """
@@ -81,3 +83,13 @@ async def eventually(look: Callable[[], Awaitable[bool]], *, within_s: float = 4
     async with asyncio.timeout(within_s):
         while not await look():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.02)
+
+
+async def until_logged(process: Process, pattern: str, call: Callable[[], Awaitable[object]]) -> None:
+    """Call until the log has a line like that: beyond ten a second of a kind, other tests' lines among them, it has none."""
+
+    async def is_logged() -> bool:
+        await call()
+        return re.search(pattern, process.output) is not None
+
+    await eventually(is_logged)

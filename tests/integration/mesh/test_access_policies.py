@@ -1,7 +1,6 @@
 """AccessPolicies between real proxies, on both engines: what they let by, what they only tell, and their change while calls flow."""
 
 import json
-import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from tests.integration.mesh.standing import eventually, invoke
+from tests.integration.mesh.standing import eventually, invoke, until_logged
 from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -112,13 +111,11 @@ async def test_app_may_always_call_itself_unless_a_rule_denies_it(callers: Calle
 
 
 async def test_denial_is_logged_with_policy_and_rule(callers: Callers) -> None:
-    wanted = re.compile(r"access denied.*spiffe://public/ns/default/web.*policy=orders rule=no-admin")
-
-    async def logged() -> bool:  # asked again, as the tests before may have used up this second's lines
+    async def denied() -> None:
         assert await callers.call(callers.web, "GET", "/admin/log") == 403
-        return wanted.search(callers.shop.process.output) is not None
 
-    await eventually(logged)
+    line = r"access denied.*spiffe://public/ns/default/web.*policy=orders rule=no-admin"
+    await until_logged(callers.shop.process, line, denied)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

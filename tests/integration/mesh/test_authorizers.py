@@ -13,7 +13,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from tests.integration.mesh.standing import eventually, invoke
+from tests.integration.mesh.standing import eventually, invoke, until_logged
 from tests.integration.mesh.test_access_policies import SERVICE, policy, rule
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -162,7 +162,8 @@ async def test_a_refusal_is_the_callers_answer(place: Place) -> None:
     assert json.loads(answer.body)["message"].endswith(
         "access to shop.default is denied by the authorizer judge"
     )
-    await place.shop.process.line(r"access denied.*default/web.*rule=\S+ .*asks=judge denied_by=judge")
+    line = r"access denied.*default/web.*rule=\S+ .*asks=judge denied_by=judge"
+    await until_logged(place.shop.process, line, lambda: place.call("/asked/1"))
 
 
 async def test_grpc_calls_are_asked_about_and_refused_by_code(place: Place) -> None:

@@ -107,7 +107,7 @@ async def test_rate_limit_further_out_counts_calls_that_are_refused_further_in(p
     web = await place.start("web", configuration())
     answers = [await get(web, "/echo") for _ in range(2)]
     assert [answer.status for answer in answers] == [401, 429]
-    assert answers[1].get("retry-after") == "100"
+    assert 0 < int(answers[1].get("retry-after")) <= 100
 
 
 async def test_calls_are_refused_while_keys_can_not_be_had_and_served_once_they_are(place: Place) -> None:

@@ -90,10 +90,8 @@ async def test_rate_limit_on_the_apps_side_is_for_each_caller(pair: Pair) -> Non
     one, two = await pair.start("one", none), await pair.start("two", none)
     answers = [await get(one, "/echo/a"), await get(two, "/echo/a"), await get(one, "/echo/a")]
     assert [answer.status for answer in answers] == [200, 200, 429]
-    assert (answers[2].get("retry-after"), answers[2].get("content-type")) == (
-        "20",
-        "text/plain; charset=utf-8",
-    )
+    assert 0 < int(answers[2].get("retry-after")) <= 20
+    assert answers[2].get("content-type") == "text/plain; charset=utf-8"
     assert b"from spiffe://public/ns/default/one" in answers[2].body
 
 

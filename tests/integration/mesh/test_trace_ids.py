@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 import pytest_asyncio
 
-from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventually, invoke, standing
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, invoke, standing, until_logged
 from tests.support.dapr_client import DaprClient
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
@@ -85,14 +86,10 @@ async def test_failure_of_invoke_service_has_the_trace_in_its_details(
 
 
 async def test_denial_and_failure_have_the_trace_in_both_logs(shop: Standing) -> None:
-    for target in (invoke("shop", "/secret"), invoke("nobody", "/x")):
-        await request(shop.web.http_port, "GET", target, headers=[PARENT])
-
-    async def are_there() -> bool:
-        denied = [line for line in shop.shop.process.output.splitlines() if "access denied" in line]
-        failed = [line for line in shop.web.process.output.splitlines() if "call failed" in line]
-        return any(f"trace_id={TRACE}" in line and "span_id=" in line for line in denied) and (
-            sum(f"trace_id={TRACE}" in line for line in failed) >= 2
-        )
-
-    await eventually(are_there)
+    for target, told in (
+        (invoke("shop", "/secret"), ((shop.shop, "access denied"), (shop.web, "call failed.*cause=denied"))),
+        (invoke("nobody", "/x"), ((shop.web, "call failed.*cause=no-app"),)),
+    ):
+        call = partial(request, shop.web.http_port, "GET", target, headers=[PARENT])
+        for sidecar, line in told:
+            await until_logged(sidecar.process, f"{line}.*span_id=.*trace_id={TRACE}", call)
