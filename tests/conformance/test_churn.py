@@ -128,7 +128,7 @@ async def test_churn_leaves_nothing_behind(engine: str, mint: Mint, wire: str) -
     app = serving(second) if wire == "h2c" else raw_app(first)
     async with app as port:
         descriptors = len(os.listdir("/proc/self/fd"))
-        fields = {"retries": RULES, "attempt_s": 3.0, "total_s": 8.0, "gates": ("gate",)}
+        fields = {"retries": RULES, "attempt_s": 20.0, "total_s": 25.0, "gates": ("gate",)}
         way_to = leading(engine, "two", port, wire=wire, limits=LIMITS, mint=mint, **fields)  # type: ignore[arg-type]
         async with way_to as way:
             over = asyncio.Event()

@@ -314,7 +314,7 @@ async def test_streams_beyond_the_limit_are_refused(engine: str) -> None:
     async with http_app() as app, leading(engine, "one", app, limits=limits) as way, dial(way.port) as caller:
         await caller.until(lambda f: f.kind == Kind.SETTINGS)
         assert caller.peer_settings[Setting.MAX_CONCURRENT_STREAMS] == 5
-        streams = [await caller.request(b"/slow?s=0.2") for _ in range(8)]
+        streams = [await caller.request(b"/slow?s=1") for _ in range(8)]
         messages = [await caller.whole(stream) for stream in streams]
     assert [message.status for message in messages[:5]] in ([200] * 5, [0] * 5)
     assert all(message.status != 200 for message in messages[5:])

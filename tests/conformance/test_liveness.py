@@ -38,7 +38,8 @@ async def test_caller_that_answers_pings_may_wait(engine: str) -> None:
 
 
 async def test_silent_caller_without_calls_is_not_asked(engine: str) -> None:
-    async with http_app() as app, leading(engine, "one", app, limits=LIMITS) as way, dial(way.port) as caller:
+    limits = Limits(ping_s=1.5, pong_s=0.5)  # later than the call ends
+    async with http_app() as app, leading(engine, "one", app, limits=limits) as way, dial(way.port) as caller:
         await caller.settled()
         caller.acking = False
         stream = await caller.request(b"/slow?s=0.1")

@@ -21,7 +21,7 @@ from tests.support.http_wire import read_head
 from tests.support.proto.echo_pb2 import EchoRequest
 
 RULES = Outliers(consecutive=3, ejection_s=600.0, max_ejection_s=600.0)
-BRIEF = Outliers(consecutive=3, ejection_s=0.2, max_ejection_s=600.0, slow_start_s=0.0)
+BRIEF = Outliers(consecutive=3, ejection_s=0.5, max_ejection_s=600.0, slow_start_s=0.0)
 BY_TURNS = Balancing(policy="round-robin")
 
 
@@ -135,7 +135,7 @@ async def test_connections_that_break_off_count(engine: str) -> None:
 
 
 async def test_attempts_that_time_out_count(engine: str) -> None:
-    async with shops(engine, attempt_s=0.15, retries=(retry(3, Cause.TIMEOUT),)) as (node, found, port):
+    async with shops(engine, attempt_s=0.4, retries=(retry(3, Cause.TIMEOUT),)) as (node, found, port):
         found.answers[0] = -1
         assert await calls(port, 12) == [200] * 12
         assert (found.calls[0], out(node)) == (3, ["failures"])

@@ -87,7 +87,8 @@ async def test_slow_call_is_found_and_quick_ones_are_not_among_slow_ones(shop: S
     assert (one["spans"], one["errors"]) == (2, 0)
     assert one["duration_us"] >= 300_000
     failed = await trace_of(shop, "GET", invoke("shop", "/status?code=500"))
-    assert failed not in {one["trace_id"] for one in (await listed(shop.mesh, slower_us=300_000)).traces}
+    took_us = (await summary(shop, failed))["duration_us"]
+    assert failed not in {one["trace_id"] for one in (await listed(shop.mesh, slower_us=took_us + 1)).traces}
 
 
 async def test_call_to_an_app_that_is_not_there_is_found(shop: Standing) -> None:
