@@ -11,6 +11,10 @@ Framing = Literal["none", "length", "stream"]
 
 FROM_DAPRD: Final = "daprd-in"  # the cluster of the translator, and the listener where it calls back
 MAX_ADDRESS: Final = 64
+#: Tells the translator by which header an endpoint is chosen.
+HASH_HEADER: Final = b"postern-hash-header"
+#: Fields of calls with envelopes, which have meanings of their own there.
+OF_ENVELOPES: Final = frozenset({b"content-type", b"te", b"traceparent", b"grpc-trace-bin", b"grpc-timeout"})
 
 Form = Literal["sent", "whole", "method"]
 """Which path an app is sent: as it came, cleaned (Dapr's surfaces), or cleaned from what follows `/method` on (Dapr's path form)."""

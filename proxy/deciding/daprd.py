@@ -6,7 +6,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from proxy import errors
-from proxy.contract.head import FROM_DAPRD
+from proxy.contract.head import FROM_DAPRD, HASH_HEADER, OF_ENVELOPES
 from proxy.contract.plan import NEVER, Cause, Edit, Edits, Labels, Op, Plan, Reply, RetryPolicy, Route
 from proxy.contract.recording import RecordingHead
 from proxy.deciding.app_answers import CauseReplies
@@ -45,16 +45,25 @@ def from_daprd(app: AppView, labels: Labels, trust_domain: str) -> Plan:
     )
 
 
-def by_translator(edits: Edits, surface: str) -> Route:
-    """The route of a call that is not gRPC to a peer that turns out to be a daprd. edits: those of the route to the peer."""
-    told = Edit(op=Op.SET, name=b"postern-surface", data=surface.encode())
-    return Route(cluster=TO_DAPRD, weight=0, edits=(*edits, told))
+def by_translator(edits: Edits, surface: str, hash_header: str) -> Route:
+    """The route of a call that is not gRPC to a peer that turns out to be a daprd. edits: those of the route to the peer.
+
+    hash_header: by which its endpoint is chosen, "" where by none: the envelope has that of the call.
+    """
+    told = [Edit(op=Op.SET, name=b"postern-surface", data=surface.encode())]
+    if hash_header:
+        told.append(Edit(op=Op.SET, name=HASH_HEADER, data=hash_header.encode()))
+    return Route(cluster=TO_DAPRD, weight=0, edits=(*edits, *told))
 
 
 def to_daprd(
-    head: RecordingHead, app: AppView, known: frozenset[str], expected: Callable[[Callee], frozenset[str]]
+    head: RecordingHead,
+    app: AppView,
+    known: frozenset[str],
+    expected: Callable[[Callee], frozenset[str]],
+    hash_header: Callable[[Callee], str],
 ) -> Plan | Reply:
-    """The Plan for an envelope that the translator has made. expected: the SPIFFE ids that may answer for a callee.
+    """The Plan for an envelope that the translator has made. expected: the SPIFFE ids that may answer for a callee. hash_header: as above.
 
     Nothing is counted or traced here, nor limited: all that is done to the call that was translated.
     """
@@ -78,6 +87,9 @@ def to_daprd(
         Edit(op=Op.AUTHORITY, data=callee.name.encode()),
         Edit(op=Op.SET, name=b"postern-callee", data=callee.name.encode()),
     )
+    hashed = hash_header(callee).encode()
+    if hashed and hashed not in OF_ENVELOPES:
+        edits = (*edits, Edit(op=Op.REMOVE, name=hashed))  # the app gets it in the envelope
     return Plan(
         labels=labels,
         routes=(Route(cluster=callee.key, expect=expected(callee), edits=edits),),
@@ -86,5 +98,5 @@ def to_daprd(
         replay_bytes=app.replay_bytes,
         reply_edits=(Edit(op=Op.HOP_BY_HOP),),
         local_replies=CauseReplies(labels, "dapr", callee.name, "", end="peer"),
-        scopes=(f"name:{callee.key}", "access", "app"),
+        scopes=(f"name:{callee.key}", "access", "app", "resiliency"),
     )

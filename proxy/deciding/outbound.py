@@ -102,7 +102,7 @@ class Outbound:
     def decide_envelope(self, head: RecordingHead) -> Decision:
         """The decision on what the translator has made of a call for a daprd."""
         view = self.view
-        return to_daprd(head, view.app, view.known, view.expected)
+        return to_daprd(head, view.app, view.known, view.expected, self._hash_header)
 
     def _decide(self, head: RecordingHead) -> Decision:
         own_port = self.view.own_ports.get(head.listener())
@@ -485,6 +485,9 @@ class Outbound:
         then = errors.reply(Cause.NO_APP, labels, text, surface=surface, callee=callee.text)
         return Hold(key=callee.key, for_s=self.view.hold_s, then=then)
 
+    def _hash_header(self, callee: Callee) -> str:
+        return target_of(self.view.traffic, callee.key, self.view.app.namespace).balancing.header
+
     def _to_peer(self, head: RecordingHead, named: Named, callee: Callee, labels: Labels) -> Plan:
         view, app = self.view, self.view.app
         grpc = head.protocol() == "grpc"
@@ -508,7 +511,7 @@ class Outbound:
         faults = view.faults.meeting(head, target.faults, callee.key, None, named.form)
         routes = [limited(Route(cluster=callee.key, expect=expected, edits=(*edits, *claim)), target, faults)]
         if head.protocol() in ("http1", "http2"):
-            routes.append(by_translator(tuple(edits), named.surface))
+            routes.append(by_translator(tuple(edits), named.surface, target.balancing.header))
         return Plan(
             labels=labels,
             routes=tuple(routes),

@@ -21,7 +21,7 @@ from proxy.api.daprd.internals_pb2 import (
 from proxy.api.daprd.request import Parties, TargetError, UnknownVerbError, envelope
 from proxy.api.daprd.response import NO_EVENTS, accepts_events, answered, failed, meant
 from proxy.api.daprd.way import Way
-from proxy.contract.head import Headers
+from proxy.contract.head import HASH_HEADER, OF_ENVELOPES, Headers
 from proxy.contract.plan import Cause
 from proxy.errors import HEADER
 from proxy.wire.answers import grpc_code
@@ -97,6 +97,10 @@ class CallOut:
                 (b"traceparent", named[b"traceparent"]),
                 (b"grpc-trace-bin", format_grpc_trace_bin(context)),
             ]
+        by = named.get(HASH_HEADER, b"")
+        value = next((data for name, data in self._head.headers if name == by), None)  # as engines read it
+        if value is not None and by not in OF_ENVELOPES:
+            headers.append((by, value))
         left_s = read_left_s(self._head.headers, time.time())
         if left_s is not None:
             headers.append((b"grpc-timeout", format_grpc_timeout(left_s)))
