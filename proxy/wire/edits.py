@@ -36,7 +36,7 @@ _FORMS: dict[bytes, Form] = {b"whole": "whole", b"method": "method"}
 
 
 class Compiled(Struct, frozen=True):
-    """A Plan's edits in the order they apply: what goes, what comes."""
+    """A Plan's edits in the order they apply: what goes, what comes. Names to remove are as `spelled` has them."""
 
     remove: frozenset[bytes]
     prefixes: tuple[bytes, ...]
@@ -58,6 +58,11 @@ class Compiled(Struct, frozen=True):
     authority: bytes
 
 
+def spelled(name: bytes) -> bytes:
+    """CGI and WSGI apps read `dapr_caller_app_id` as `dapr-caller-app-id`: what goes, goes in either spelling."""
+    return name.replace(b"_", b"-")
+
+
 def compile_edits(edits: Edits) -> Compiled:
     """Sort a Plan's edits by what they do."""
     remove: set[bytes] = set()
@@ -65,12 +70,12 @@ def compile_edits(edits: Edits) -> Compiled:
     ops = {edit.op for edit in edits}
     for edit in edits:
         if edit.op is Op.SET:
-            remove.add(edit.name)
+            remove.add(spelled(edit.name))
             add.append((edit.name, edit.data))
         elif edit.op is Op.ADD:
             add.append((edit.name, edit.data))
         elif edit.op is Op.REMOVE:
-            remove.add(edit.name)
+            remove.add(spelled(edit.name))
     if Op.CALLER in ops:
         remove |= _CALLER_HEADERS
     if Op.TRACE in ops:
@@ -110,11 +115,8 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     if compiled.hop_by_hop:
         remove = remove | HOP_BY_HOP | _listed(headers)
     if any(b"_" in name for name, _ in headers):
-        # CGI and WSGI apps read `dapr_caller_app_id` as `dapr-caller-app-id`: what goes, goes in either spelling.
         headers = tuple(
-            header
-            for header in headers
-            if not _goes(header[0].replace(b"_", b"-"), remove, compiled.prefixes)
+            header for header in headers if not _goes(spelled(header[0]), remove, compiled.prefixes)
         )
     kept = [header for header in headers if header[0] not in remove]
     if compiled.prefixes:
@@ -148,9 +150,7 @@ def edit_trailers(compiled: Compiled | None, trailers: Headers) -> Headers:
         return trailers
     remove = HOP_BY_HOP | compiled.remove if compiled is not None else HOP_BY_HOP
     prefixes = compiled.prefixes if compiled is not None else ()
-    return tuple(
-        trailer for trailer in trailers if not _goes(trailer[0].replace(b"_", b"-"), remove, prefixes)
-    )
+    return tuple(trailer for trailer in trailers if not _goes(spelled(trailer[0]), remove, prefixes))
 
 
 def _goes(name: bytes, remove: frozenset[bytes], prefixes: tuple[bytes, ...]) -> bool:
@@ -160,7 +160,9 @@ def _goes(name: bytes, remove: frozenset[bytes], prefixes: tuple[bytes, ...]) ->
 def _listed(headers: Headers) -> frozenset[bytes]:
     lines = [data for name, data in headers if name == b"connection"]
     return (
-        frozenset(item.strip().lower() for line in lines for item in line.split(b",")) if lines else _NOTHING
+        frozenset(spelled(item.strip().lower()) for line in lines for item in line.split(b","))
+        if lines
+        else _NOTHING
     )
 
 

@@ -159,6 +159,27 @@ async def test_an_edit_replaces_what_the_plan_sets(engine: str) -> None:
     assert app.heads[0].get_all("authorization") == ["theirs"]
 
 
+async def test_a_name_with_underscores_takes_the_callers_fields_in_either_spelling(engine: str) -> None:
+    app = App()
+    route = plan().routes[0]
+    routes = (replace(route, edits=(*EDITS, *edits((Op.SET, b"x-scope", b"all")))),)
+    found = Granted(
+        request=edits(
+            (Op.SET, b"x_role", b"user"), (Op.REMOVE, b"x_secret", b""), (Op.SET, b"x_scope", b"own")
+        )
+    )
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, authorize=Authorizer(found), routes=routes, **ASKED) as way,
+        connect(way.port) as caller,
+    ):
+        sent = [("X-Role", "admin"), ("x_role", "admin"), ("X-Secret", "1"), ("x_secret", "1")]
+        await caller.request("GET", "/", headers=sent)
+    left = [(name.lower(), value) for name, value in app.heads[0].headers]
+    asked = [field for field in left if field[0].replace("_", "-") in ("x-role", "x-secret", "x-scope")]
+    assert sorted(asked) == [("x_role", "user"), ("x_scope", "own")]
+
+
 async def test_a_call_that_is_refused_is_answered_as_its_authorizer_says(engine: str, hops: str) -> None:
     app = App()
     async with (

@@ -8,7 +8,7 @@ from proxy.contract.authorizing import Authorize, Authorized, Granted, Unanswere
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Cause, Edits, Plan, Reply
 from proxy.engine.portable.plans import Kept
-from proxy.wire.edits import ONLY_OF_HOP, Compiled, compile_edits
+from proxy.wire.edits import ONLY_OF_HOP, Compiled, compile_edits, spelled
 
 Then = Callable[[Kept | tuple[Reply, str]], None]
 """What takes a Plan by which the call goes on, or the answer to it and its detail."""
@@ -51,5 +51,5 @@ def _granted(kept: Kept, found: Granted) -> Kept:
 def _over(compiled: Compiled, edits: Edits) -> Compiled:
     """What authorizers remove or set is not sent as the caller, or the Plan, has it."""
     made = compile_edits(edits)
-    added = (field for field in compiled.add if field[0] not in made.remove)
+    added = (field for field in compiled.add if spelled(field[0]) not in made.remove)
     return replace(compiled, remove=compiled.remove | made.remove, add=(*added, *made.add))

@@ -352,12 +352,12 @@ pub(crate) fn edits(ops: Vec<EditParts>) -> PyResult<Edits> {
     for (op, key, data) in ops {
         match op.as_str() {
             "set" => {
-                made.remove.push(name(&key)?);
+                made.take(&name(&key)?);
                 made.add.push((name(&key)?, value(&data)?));
             }
             "add" => made.add.push((name(&key)?, value(&data)?)),
             "list" => made.members.push((name(&key)?, value(&data)?)),
-            "remove" => made.remove.push(name(&key)?),
+            "remove" => made.take(&name(&key)?),
             "remove-prefix" => made.prefixes.push(String::from_utf8(key).map_err(invalid)?),
             "hop-by-hop" => made.hop_by_hop = true,
             "authority" => made.authority = Some(data.into()),

@@ -17,6 +17,7 @@ use crate::head::{Head, Protocol};
 /// What goes, what comes, in the order in which it applies.
 #[derive(Debug, Default, Clone)]
 pub struct Edits {
+    /// Names as `spelled` has them; see `take`.
     pub remove: Vec<HeaderName>,
     pub prefixes: Vec<String>,
     pub add: Vec<(HeaderName, HeaderValue)>,
@@ -56,7 +57,7 @@ static WRITTEN: [HeaderName; 2] = [TRACEPARENT, GRPC_TRACE_BIN];
 /// The names that Connection lists.
 fn listed(headers: &Headers) -> Vec<HeaderName> {
     let items = headers.get_all(header::CONNECTION).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    items.filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).collect()
+    items.filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok()).map(|name| spelled(&name).into_owned()).collect()
 }
 
 /// Of some members of a list, those that it lacks.
@@ -77,7 +78,10 @@ fn is_member(headers: &Headers, name: &HeaderName, member: &[u8]) -> bool {
 /// Leave out the fields of this hop only, as engines without edits do.
 pub fn drop_hop_by_hop(headers: &mut Headers) {
     let listed = listed(headers);
-    headers.retain(|name| !is_hop_by_hop(name) && !listed.contains(name));
+    headers.retain(|name| {
+        let name = &*spelled(name);
+        !is_hop_by_hop(name) && !listed.contains(name)
+    });
 }
 
 /// CGI and WSGI apps read `dapr_caller_app_id` as `dapr-caller-app-id`: what goes, goes in either spelling.
@@ -110,6 +114,11 @@ pub fn tell_previous_attempts(headers: &mut Headers, count: usize) {
 }
 
 impl Edits {
+    /// Remove a field, in either spelling.
+    pub fn take(&mut self, name: &HeaderName) {
+        self.remove.push(spelled(name).into_owned());
+    }
+
     fn takes(&self, name: &HeaderName) -> bool {
         let has_prefix = || self.prefixes.iter().any(|prefix| name.as_str().starts_with(prefix.as_str()));
         let of_caller = self.caller && (*name == CALLER_APP_ID || *name == CALLER_NAMESPACE);
@@ -159,7 +168,7 @@ impl Edits {
     #[must_use]
     pub fn with(&self, others: &Self) -> Self {
         let mut made = self.clone();
-        made.add.retain(|(name, _)| !others.remove.contains(name));
+        made.add.retain(|(name, _)| !others.remove.contains(&*spelled(name)));
         made.remove.extend(others.remove.iter().cloned());
         made.add.extend(others.add.iter().cloned());
         made
