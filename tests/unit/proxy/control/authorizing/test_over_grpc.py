@@ -81,6 +81,13 @@ def test_answer_that_refuses() -> None:
     assert isinstance(read_answer(contrary.SerializeToString(), ignore), Denied)
 
 
+def test_answer_that_lets_pass_with_another_query_alone_does_not_count() -> None:
+    answer = allowed(option("x-user", "ann"))
+    answer.ok_response.query_parameters_to_remove.append("admin")
+    with pytest.raises(AuthorizerError, match="not supported: query_parameters_to_remove"):
+        read_answer(answer.SerializeToString(), ignore)
+
+
 def test_answer_that_says_nothing_lets_nobody_pass() -> None:
     with pytest.raises(AuthorizerError, match="empty"):
         read_answer(b"", ignore)
