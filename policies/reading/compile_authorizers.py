@@ -109,7 +109,7 @@ class _Reader:
 
     def _fields(self, key: str, names: Sequence[str]) -> frozenset[str]:
         for number, name in enumerate(names):
-            if _FIELD.fullmatch(name) is None:
+            if _FIELD.fullmatch(name) is None or name == "*":
                 place = (*self._place, key, number)
                 self._findings.fault(self._document, place, f"`{name}` is not the name of a header")
         return frozenset(name.lower() for name in names)

@@ -63,7 +63,7 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
         "headers of the request that it is told, beside those that always are (of grpc and opa all, of http `authorization` alone)"
     ),
     "spec.authorizers.*.toApp": Effect(
-        "of http: fields of its answer that the app is given in place of the caller's"
+        "of http: fields of its answer that the app is given; the caller's own never reach it, also where the answer has none"
     ),
     "spec.authorizers.*.cache": Effect(
         "how long an answer holds for further calls of the same caller, verb, path, query and told headers (it does not)"

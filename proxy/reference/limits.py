@@ -19,7 +19,8 @@ from proxy.cli.live.stream import MAX_WAITING as MAX_UNSENT
 from proxy.contract.engine import MAX_PLAN_BYTES, MAX_REPLY_BYTES, Limits
 from proxy.contract.gates import MAX_CALLERS
 from proxy.contract.recording import MAX_KEY_BYTES
-from proxy.control.authorizing.authorizers import MAX_ASKING, MAX_CACHED
+from proxy.control.authorizing.authorizers import MAX_ASKING
+from proxy.control.authorizing.kept_answers import MAX_ANSWERS, MAX_BYTES
 from proxy.control.authorizing.over_http import MAX_CONNECTIONS
 from proxy.control.authorizing.verdicts import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS
 from proxy.control.external import MAX_URLS
@@ -179,7 +180,11 @@ def other_limits() -> tuple[Limit, ...]:
             "questions to one external authorizer under way", f"{MAX_ASKING:,}", "as where it gives no answer"
         ),
         Limit("connections to one over HTTP", f"{MAX_CONNECTIONS}", "further questions wait"),
-        Limit("answers of one that are kept (`cache`)", f"{MAX_CACHED:,}", "the one unused for longest goes"),
+        Limit(
+            "answers of one that are kept (`cache`)",
+            f"{MAX_ANSWERS:,}, {_bytes(MAX_BYTES)}",
+            "the one unused for longest goes",
+        ),
         Limit(
             "fields of its answer, and the body of a refusal",
             f"{MAX_FIELDS} of {_bytes(MAX_FIELD_BYTES)}, {_bytes(MAX_BODY_BYTES)}",

@@ -113,7 +113,7 @@ def edit_headers(compiled: Compiled, headers: Headers) -> list[Header]:
     """Headers without what goes, with what comes; order kept."""
     remove = compiled.remove
     if compiled.hop_by_hop:
-        remove = remove | HOP_BY_HOP | _listed(headers)
+        remove = remove | HOP_BY_HOP | listed(headers)
     if any(b"_" in name for name, _ in headers):
         headers = tuple(
             header for header in headers if not _goes(spelled(header[0]), remove, compiled.prefixes)
@@ -157,7 +157,8 @@ def _goes(name: bytes, remove: frozenset[bytes], prefixes: tuple[bytes, ...]) ->
     return name in remove or name.startswith(prefixes)
 
 
-def _listed(headers: Headers) -> frozenset[bytes]:
+def listed(headers: Headers) -> frozenset[bytes]:
+    """The names that Connection lists, as `spelled` has them."""
     lines = [data for name, data in headers if name == b"connection"]
     return (
         frozenset(spelled(item.strip().lower()) for line in lines for item in line.split(b","))

@@ -81,7 +81,8 @@ class KeptConnections:
         is_kept = False
         try:
             response = await exchange(kept.client, self._address, head, body, limit_bytes)
-            is_kept = kept.client.capacity > 0 and not self._is_closed
+            # Where a server sends a body though there is none in an answer to HEAD, the next call would take that for its answer.
+            is_kept = kept.client.capacity > 0 and not self._is_closed and head.method != b"HEAD"
             if is_kept:
                 self._idle.append(kept)
             return response

@@ -5,18 +5,17 @@ Fails closed: whatever goes wrong, the call does not go on, unless the authorize
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Final, Literal, Protocol
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from policies.rules.authorizers import ExternalAuthorizer
 from proxy.contract.authorizing import Authorized, Granted, Unanswered
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import DETAIL, Cause, Plan, Reply
+from proxy.control.authorizing.kept_answers import KeptAnswers
 from proxy.control.authorizing.over_http import DaprOpaClient, HttpClient, OpaClient
 from proxy.control.authorizing.question import Party, Question, question
 from proxy.control.authorizing.verdicts import (
@@ -27,17 +26,17 @@ from proxy.control.authorizing.verdicts import (
     Verdict,
     Where,
     together,
+    withheld,
 )
 from telemetry.logs import get_logger
 
 MAX_ASKING: Final = 1_000  # questions to one authorizer under way: more are not asked, as it does not keep up
-MAX_CACHED: Final = 4_096  # answers of one authorizer
 TELL_S: Final = 10.0  # between two lines of log about one authorizer that gives no answer
 _MAX_IGNORED: Final = 64  # fields that are told of once
 # What our own words stand for in gRPC; all else is PERMISSION_DENIED. Source: google.rpc.Code.
 _GRPC_CODES: Final = {401: 16, 429: 8}
 _PERMISSION_DENIED: Final = 7
-_TEXT_CHARS: Final = 1_024  # of a refusal, in `grpc-message`
+_TEXT_BYTES: Final = 1_024  # of a refusal in `grpc-message`, escaped: clients take 8 KiB of metadata (grpc-java), which it is in twice
 
 Result = Literal["allowed", "denied", "error", "timeout", "busy", "cached"]
 
@@ -62,11 +61,6 @@ def count_nothing(authorizer: str, result: Result, took_s: float) -> None:
     """For whoever does not count."""
 
 
-class _Cached(Struct, frozen=True):
-    verdict: Verdict
-    until: float
-
-
 class _One:
     """One authorizer. Mutable state: its client, the answers kept, how many are asked for, the last error, what was told of."""
 
@@ -74,29 +68,13 @@ class _One:
         self.name = name
         self.spec = spec
         self.client: Client | None = None
-        self.cached: OrderedDict[Question, _Cached] = OrderedDict()
+        self.kept = KeptAnswers(spec.cache_s, time.monotonic)
         self.asking = 0
         self.error = ""
         self._log = get_logger("postern.authorizer")
         self._ignored: set[tuple[bytes, Where]] = set()
         self._told_at: float | None = None
         self._untold = 0
-
-    def recall(self, asked: Question) -> Verdict | None:
-        """An answer that still holds."""
-        found = self.cached.get(asked)
-        if found is None or found.until < time.monotonic():
-            return None
-        self.cached.move_to_end(asked)
-        return found.verdict
-
-    def keep(self, asked: Question, verdict: Verdict) -> None:
-        """Let it hold for equal questions."""
-        if self.spec.cache_s:
-            self.cached[asked] = _Cached(verdict, time.monotonic() + self.spec.cache_s)
-            self.cached.move_to_end(asked)
-            while len(self.cached) > MAX_CACHED:
-                self.cached.popitem(last=False)
 
     async def open(self) -> None:
         """Make its client."""
@@ -207,7 +185,7 @@ class Authorizers:
                 "kind": one.spec.kind,
                 "target": one.spec.target,
                 "asking": one.asking,
-                "cached": len(one.cached),
+                "cached": len(one.kept),
                 "error": one.error,
             }
             for name, one in self._known.items()
@@ -224,7 +202,7 @@ class Authorizers:
             asked.append((one, question(plan, head, one.spec, name, self._own)))
         recalled: list[Verdict] = []
         for one, about in asked:
-            found = one.recall(about)
+            found = one.kept.find(about)
             if found is None:
                 break
             self._count(one.name, "cached", 0.0)
@@ -272,11 +250,11 @@ class Authorizers:
             one.failed(str(error))
             if not one.spec.is_fail_open:
                 raise
-            return Allowed()
+            return Allowed(withheld(one.spec.to_app))
         else:
             result = "denied" if isinstance(verdict, Denied) else "allowed"
             one.answered()
-            one.keep(about, verdict)
+            one.kept.keep(about, verdict)
             return verdict
         finally:
             self._count(one.name, result, time.perf_counter() - since)  # type: ignore[arg-type]
@@ -304,7 +282,7 @@ def _refused(plan: Plan, name: str, denied: Denied) -> Reply:
     has_body = bool(denied.body) or denied.status < 400
     theirs = {field for field, _ in denied.headers} | ({b"content-type"} if has_body else set())
     headers = (*(field for field in base.headers if field[0] not in theirs), *denied.headers)
-    said = denied.body.decode("utf-8", "replace").strip()[:_TEXT_CHARS]
+    said = _begin(denied.body.decode("utf-8", "replace").strip())
     return replace(
         base,
         status=denied.status,
@@ -314,6 +292,16 @@ def _refused(plan: Plan, name: str, denied: Denied) -> Reply:
         grpc_message=said or base.grpc_message.replace(DETAIL, text),
         labels=labels,
     )
+
+
+def _begin(text: str) -> str:
+    """What of a text takes no more than `_TEXT_BYTES` in `grpc-message`, where all but printable ASCII is escaped (gRPC over HTTP/2)."""
+    left = _TEXT_BYTES
+    for at, char in enumerate(text):
+        left -= 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode())
+        if left < 0:
+            return text[:at]
+    return text
 
 
 def _shown(name: str) -> str:

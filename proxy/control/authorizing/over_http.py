@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from policies.rules.authorizers import ExternalAuthorizer
+from policies.rules.path_readings import readings
 from proxy.contract.addresses import join_address
 from proxy.contract.plan import Edit, Op
 from proxy.control.authorizing.question import Party, Question
@@ -23,9 +24,11 @@ from proxy.control.authorizing.verdicts import (
     MAX_FIELD_BYTES,
     Allowed,
     AuthorizerError,
+    Denied,
     Ignored,
     Sieve,
     Verdict,
+    withheld,
 )
 from proxy.wire.http_client import LocalHttpError, LocalResponse
 from proxy.wire.kept_connections import KeptConnections
@@ -100,6 +103,9 @@ class HttpClient:
     async def ask(self, asked: Question) -> Verdict:
         """What it says. Raises: AuthorizerError."""
         target = asked.target if asked.target.startswith("/") else "/"
+        if self._server.path and leads_out(asked.path):
+            text = b"the call's path leads out of the path below which the authorizer is asked"
+            return Denied(403, ((b"content-type", b"text/plain"),), text)
         headers = [("host", asked.host or self._server.authority), *asked.headers]
         if asked.caller.spiffe_id:
             headers.append(("x-forwarded-client-cert", _client_cert(asked.callee, asked.caller)))
@@ -107,12 +113,13 @@ class HttpClient:
         sieve = Sieve(self._ignored)
         if answer.status == 200:
             request: list[Edit] = []
-            seen: set[bytes] = set()
-            for name, value in answer.headers:
-                if name.decode("latin-1") in self._spec.to_app:
-                    request.extend(sieve.request(Op.ADD if name in seen else Op.SET, name, value))
+            seen: set[str] = set()
+            for field, value in answer.headers:
+                name = field.decode("latin-1")
+                if name in self._spec.to_app:
+                    request.extend(sieve.request(Op.ADD if name in seen else Op.SET, field, value))
                     seen.add(name)
-            return Allowed(tuple(request))
+            return Allowed((*request, *withheld(self._spec.to_app - seen)))
         if answer.status >= 500:
             raise AuthorizerError(f"it answered with status {answer.status}")
         return sieve.refusal(answer.status, answer.headers, answer.body)
@@ -120,6 +127,21 @@ class HttpClient:
     async def close(self) -> None:
         """See Client."""
         await self._server.close()
+
+
+def leads_out(path: str) -> bool:
+    """Whether a server may read a path, put behind that of a URL, as one outside of it: `/check/..%2fhealth` as `/health`."""
+    found = readings(path)
+    return found is None or any(_climbs(one.split("/")[1:]) for one in found)
+
+
+def _climbs(segments: Iterable[str]) -> bool:
+    depth = 0
+    for segment in segments:
+        depth += {"..": -1, ".": 0, "": 0}.get(segment, 1)
+        if depth < 0:
+            return True
+    return False
 
 
 def _client_cert(callee: Party, caller: Party) -> str:

@@ -13,7 +13,7 @@ from proxy.contract.head import RequestHead
 from proxy.contract.plan import Op, Plan
 from proxy.deciding.app_plan import STRIP
 from proxy.settings.values import Settings
-from proxy.wire.edits import HOP_BY_HOP, compile_edits, target_of
+from proxy.wire.edits import HOP_BY_HOP, compile_edits, listed, spelled, target_of
 
 OUTBOUND: Final = "http:"  # how names of handlers begin that stand before calls of our own app: they are asked about its own request
 _MOVING: Final = frozenset({Op.DAPR_PATH, Op.PATH, Op.BASE})
@@ -109,9 +109,9 @@ def _named(party: Party) -> Party:
 
 
 def _told(head: RequestHead, wanted: frozenset[str] | None) -> Iterator[tuple[str, str]]:
+    never = _NEVER | HOP_BY_HOP | listed(head.headers)
     for name, data in head.headers:
-        spelled = name.replace(b"_", b"-")
-        if spelled in _NEVER or spelled in HOP_BY_HOP or spelled.startswith(_NEVER_PREFIXES):
+        if spelled(name) in never or spelled(name).startswith(_NEVER_PREFIXES):
             continue
         text = name.decode("latin-1")
         if wanted is None or text in wanted:

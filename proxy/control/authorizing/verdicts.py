@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, Literal, NamedTuple
 
 from proxy.contract.head import Header, Headers
-from proxy.contract.plan import Edit, Edits, Op
-from proxy.wire.edits import HOP_BY_HOP
+from proxy.contract.plan import DETAIL, TRACE_ID, Edit, Edits, Op
+from proxy.wire.edits import HOP_BY_HOP, spelled
 
 MAX_FIELDS: Final = 64  # of an answer
 MAX_FIELD_BYTES: Final = 16_384  # of all of them
@@ -69,9 +69,7 @@ class Sieve:
     def request(self, op: Literal[Op.SET, Op.ADD, Op.REMOVE], name: bytes, value: bytes = b"") -> Edits:
         """The edit of the request that is asked for, if it may be. Raises: AuthorizerError."""
         name = name.lower()
-        known = name.replace(b"_", b"-")  # as CGI and WSGI apps read it
-        is_ours = known in _FRAMING or known in _CONTENT or known in _IDENTITY or known.startswith(_PREFIXES)
-        return self._edit(op, name, value, "request", is_ours=is_ours)
+        return self._edit(op, name, value, "request", is_ours=_is_ours(name))
 
     def reply(self, op: Literal[Op.SET, Op.ADD], name: bytes, value: bytes) -> Edits:
         """The same of the answer."""
@@ -87,21 +85,21 @@ class Sieve:
         return (Edit(op=op, name=checked[0], data=checked[1]),)
 
     def refusal(self, status: int, headers: Iterable[Header], body: bytes) -> Denied:
-        """A refusal as its caller hears it. Raises: AuthorizerError."""
+        """A refusal as its caller hears it; a body that is no text, such as a compressed one, is left out. Raises: AuthorizerError."""
         kept: list[Header] = []
-        for spelled, value in headers:
-            name = spelled.lower()
+        for written, value in headers:
+            name = written.lower()
             if name in _OF_ANSWERS or name.startswith(_OF_ANSWERS_PREFIXES):
                 if name not in _FRAMING and name != b"date":
                     self._ignored(name, "refusal")
                 continue
             kept.append(self._checked(name, value))
         status = status if 200 <= status <= 599 else 403
-        if status in (204, 304):
-            body = b""
-        # What the engine would take for places to put its own words into.
-        body = body[:MAX_BODY_BYTES].translate(None, b"\x01\x02")
-        return Denied(status, tuple(kept), body)
+        is_whole = len(body) <= MAX_BODY_BYTES or not any(name == b"content-encoding" for name, _ in kept)
+        # `DETAIL` and `TRACE_ID`, which text never holds, are where engines put their own words.
+        if status in (204, 304) or not is_whole or any(mark.encode() in body for mark in (DETAIL, TRACE_ID)):
+            return Denied(status, tuple(field for field in kept if field[0] not in _CONTENT))
+        return Denied(status, tuple(kept), body[:MAX_BODY_BYTES])
 
     def _checked(self, name: bytes, value: bytes) -> Header:
         value = value.strip(b" \t")
@@ -114,6 +112,19 @@ class Sieve:
                 f"its answer has more than {MAX_FIELDS} fields, or {MAX_FIELD_BYTES} bytes of them"
             )
         return name, value
+
+
+def _is_ours(name: bytes) -> bool:
+    """Whether an authorizer has no say about a field of the request."""
+    known = spelled(name)
+    return known in _FRAMING or known in _CONTENT or known in _IDENTITY or known.startswith(_PREFIXES)
+
+
+def withheld(names: Iterable[str]) -> Edits:
+    """Of fields that an authorizer alone gives to apps: those that it does not give, the caller does not, either."""
+    return tuple(
+        Edit(op=Op.REMOVE, name=name) for name in map(str.encode, sorted(names)) if not _is_ours(name)
+    )
 
 
 def together(verdicts: Iterable[Allowed]) -> Allowed:

@@ -120,6 +120,30 @@ async def test_no_spelling_gets_round_being_asked_about(place: Place, path: str)
     assert (await place.call(path)).status == 403
 
 
+async def test_new_rules_leave_questions_under_way_alone(place: Place) -> None:
+    place.judge.go.clear()
+    before = place.file.read_text()
+    async with asyncio.TaskGroup() as tasks:
+        calls = [tasks.create_task(place.call("/asked/1")) for _ in range(3)]
+
+        async def asked() -> bool:
+            return len(place.judge.asked) == len(calls)
+
+        await eventually(asked)
+        for spec in (asking({"grpc": place.judge.address, "timeout": "6s"}), before):
+            status: Any = await place.shop.status()
+            generation = status["policy"]["generation"]
+            place.file.write_text(spec)
+
+            async def changed(generation: int = generation) -> bool:
+                status: Any = await place.shop.status()
+                return int(status["policy"]["generation"]) > generation
+
+            await eventually(changed)
+        place.judge.go.set()
+    assert [call.result().status for call in calls] == [200] * len(calls)
+
+
 async def test_an_answer_gives_the_app_fields_that_a_caller_can_not(place: Place) -> None:
     place.judge.judge = lambda _: allowed(
         option("x-user", "ann"),
@@ -407,6 +431,24 @@ async def test_a_slow_or_absent_authorizer_is_waited_for_no_longer_than_said(ove
             answer = await over_http.call("/asked/1")
             said = "" if status == 200 else "authorizer"
             assert (answer.status, answer.get("postern-error")) == (status, said)
+
+
+async def test_no_caller_sends_what_the_authorizer_alone_gives(over_http: HttpPlace) -> None:
+    over_http.judge.says("200 OK")
+    answer = await over_http.call("/asked/echo", ("x-user", "admin"), ("x_user", "admin"), ("x-else", "1"))
+    seen = headers_of(answer)
+    assert (seen.get("x-user"), seen.get("x_user"), seen["x-else"]) == (None, None, "1")
+
+
+async def test_no_path_leads_out_of_that_of_the_url(over_http: HttpPlace) -> None:
+    everything = rule("all", "authorize", "*", authorizer="judge", to={"paths": ["/{**}"]})
+    await over_http.rewrite(asking({"http": f"http://127.0.0.1:{over_http.judge.port}/check"}, everything))
+    over_http.judge.asked.clear()
+    for path in ("/..%2fhealth", "/%2e%2e/health", "/..;/health", "/a/..%5c..%5chealth"):
+        sent = await request(over_http.web.http_port, "GET", path, headers=[("dapr-app-id", "shop")])
+        assert (sent.status, sent.get("postern-error")) == (403, "denied"), path
+    assert over_http.judge.asked == []
+    assert (await over_http.call("/a/..%2fb")).status == 200
 
 
 async def test_an_audited_policy_asks_nobody(over_http: HttpPlace) -> None:

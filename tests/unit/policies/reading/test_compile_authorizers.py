@@ -138,6 +138,7 @@ def test_fields_of_authorizers(tmp_path: Path) -> None:
         ({"grpc": "a:1", "timeout": "2h"}, "timeout", "is out of range"),
         ({"grpc": "a:1", "cache": "soon"}, "cache", "soon"),
         ({"grpc": "a:1", "headers": ["a b"]}, "headers[0]", "is not the name of a header"),
+        ({"http": "http://a", "headers": ["*"]}, "headers[0]", "`*` is not the name of a header"),
         ({"grpc": "a:1", "toApp": ["x"]}, "toApp", "is for http alone"),
         ({"http": "http://a", "tls": {}}, "tls", "is for https"),
         ({"grpc": "a:1", "tls": {"caFile": "none.pem"}}, "tls.caFile", "there is no file"),

@@ -74,6 +74,13 @@ async def test_calls_in_turn_share_one_connection() -> None:
     assert (server.connections, len(server.asked)) == (1, 20)
 
 
+async def test_connection_that_answered_head_is_not_kept_as_a_body_may_follow() -> None:
+    async with running() as (server, calls):
+        for _ in range(2):
+            await calls.request("HEAD", "/", timeout_s=30.0, limit_bytes=1000)
+    assert server.connections == 2
+
+
 async def test_calls_at_once_open_no_more_than_allowed() -> None:
     async with running(at_most=3) as (server, calls):
         answers = await asyncio.gather(*(calls.get() for _ in range(20)))

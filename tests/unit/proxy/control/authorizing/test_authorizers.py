@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from policies.rules.authorizers import ExternalAuthorizer
 from proxy.contract.authorizing import Authorized, Granted, Unanswered
 from proxy.contract.plan import Cause, Edit, Labels, Op, Plan, Reply, Route
 from proxy.control.authorizing import authorizers as module
+from proxy.control.authorizing import kept_answers
 from proxy.control.authorizing.authorizers import Authorizers, Client
 from proxy.control.authorizing.question import Party, Question
 from proxy.control.authorizing.verdicts import Allowed, AuthorizerError, Denied, Verdict
@@ -141,6 +143,24 @@ async def test_failing_open_lets_by_what_gets_no_answer_alone() -> None:
         assert one.counted == [("one", "error"), ("one", "denied")]
 
 
+async def test_failing_open_lets_no_caller_send_what_the_authorizer_alone_gives() -> None:
+    async with asking() as one:
+        spec = replace(SPEC, is_fail_open=True, to_app=frozenset({"x-user"}))
+        one.use({"one": spec}, one=Says(AuthorizerError("gone")))
+        assert await one.ask() == Granted(request=(Edit(op=Op.REMOVE, name=b"x-user"),))
+
+
+@pytest.mark.parametrize("text", ["a" * 5_000, "日" * 3_000, "%\n" * 3_000])
+async def test_what_grpc_callers_read_of_a_refusal_is_short_enough_for_their_clients(text: str) -> None:
+    async with asking() as one:
+        one.use({"one": SPEC}, one=Says(Denied(body=text.encode())))
+        refused = await one.ask()
+    assert isinstance(refused, Reply)
+    assert refused.body == text.encode()
+    assert text.startswith(refused.grpc_message)
+    assert 1_000 < len(quote(refused.grpc_message)) <= 1_024
+
+
 async def test_one_that_is_unknown_and_one_that_is_not_served_yet_are_no_leave() -> None:
     async with asking() as one:
         one.use({"one": SPEC}, one=Says(Allowed()))
@@ -171,7 +191,7 @@ async def test_answers_hold_for_equal_questions_alone_and_no_longer_than_said(
 
 
 async def test_what_is_kept_and_what_is_asked_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CACHED", 2)
+    monkeypatch.setattr(kept_answers, "MAX_ANSWERS", 2)
     monkeypatch.setattr(module, "MAX_ASKING", 1)
     async with asking() as one:
         one.use({"one": replace(SPEC, cache_s=600.0)}, one=Says(Allowed()))

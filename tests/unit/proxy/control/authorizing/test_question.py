@@ -62,6 +62,11 @@ def test_target_is_the_one_that_the_app_will_get(edits: Edits, name: str, expect
     assert told(plan(*edits), "/v1.0/invoke/shop/method/a//b?x=1", name).target == expected
 
 
+def test_what_ends_at_this_hop_is_not_told() -> None:
+    sent = ((b"connection", b"close, X-Role"), (b"x-role", b"admin"), (b"x_role", b"admin"), (b"x-a", b"1"))
+    assert told(plan(), headers=sent).headers == (("x-a", "1"),)
+
+
 def test_what_callers_write_of_themselves_and_secrets_of_ours_are_not_told() -> None:
     headers = (
         (b"x-a", b"1"),

@@ -12,6 +12,7 @@ from proxy.control.authorizing.verdicts import (
     Sieve,
     Where,
     together,
+    withheld,
 )
 
 
@@ -81,11 +82,24 @@ def test_answers_are_bounded() -> None:
 def test_a_refusal_keeps_what_its_caller_may_hear() -> None:
     heard = Heard()
     fields = [(b"Location", b"/login"), (b"postern-error", b"x"), (b"content-length", b"3"), (b"date", b"x")]
-    assert Sieve(heard).refusal(302, fields, b"a\x01b\x02") == Denied(302, ((b"location", b"/login"),), b"ab")
+    assert Sieve(heard).refusal(302, fields, b"go") == Denied(302, ((b"location", b"/login"),), b"go")
     assert heard.fields == [(b"postern-error", "refusal")]
     assert Sieve(heard).refusal(0, (), b"").status == 403
     assert Sieve(heard).refusal(101, (), b"").status == 403
     assert Sieve(heard).refusal(204, (), b"x").body == b""
+
+
+def test_a_body_that_is_no_text_is_left_out_of_a_refusal_with_what_describes_it() -> None:
+    fields = [(b"content-type", b"text/html"), (b"content-encoding", b"gzip"), (b"x", b"y")]
+    refused = Denied(403, ((b"x", b"y"),))
+    assert Sieve(Heard()).refusal(403, fields, b"\x1f\x8b\x01\x02") == refused
+    assert Sieve(Heard()).refusal(403, fields, b"a" * (MAX_BODY_BYTES + 1)) == refused
+    assert Sieve(Heard()).refusal(403, fields[2:], b"a\x01b") == refused
+
+
+def test_what_an_authorizer_alone_gives_is_withheld_but_nothing_that_it_has_no_say_about() -> None:
+    removed = tuple(Edit(op=Op.REMOVE, name=name) for name in (b"x-group", b"x-user"))
+    assert withheld(["x-user", "x-group", "dapr-caller-app-id", "content-type"]) == removed
 
 
 def test_of_several_the_last_that_sets_a_field_counts() -> None:
