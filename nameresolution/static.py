@@ -38,6 +38,8 @@ def parse_table(text: str, own_namespace: str, path: Path) -> Table:
         loaded = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise StaticFileError(path, [" ".join(str(error).split())]) from error
+    except RecursionError as error:
+        raise StaticFileError(path, ["is nested too deeply"]) from error
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

@@ -77,7 +77,7 @@ _LEARNING_S = 10.0  # callees' services are learnt within this; later an unknown
 _TICK_S = 1.0
 _LAG_S = 15.0  # a usual interval between scrapes: none misses the worst
 _NO_POLICY = (
-    "no access policy: the production profile denies every caller; pass one with --config, "
+    "no access policy: the production profile denies every caller; pass one with --config or --resources-path, "
     "or use --profile dev to admit callers in this namespace"
 )
 
@@ -286,7 +286,8 @@ class Sidecar:
         for warning in (*self._settings.warnings, *policy.warnings):
             self._log.warning(warning)
         warn_of_misfits(self._meters)
-        if policy.access.profile == "production" and self._settings.app_port is not None:
+        is_ruled = policy.access.profile != "production" or policy.access.policies.enforced is not None
+        if not is_ruled and self._settings.app_port is not None:
             self._log.warning(_NO_POLICY)
         if self._engine_notice:
             self._log.info(self._engine_notice)

@@ -59,6 +59,8 @@ def read_mtls(path: Path) -> Mtls:
         raise SettingsError((f"{path}: can't be read: {error.strerror}",)) from error
     except yaml.YAMLError as error:
         raise SettingsError((f"{path}: not YAML: {error}",)) from error
+    except RecursionError as error:
+        raise SettingsError((f"{path}: nested too deeply",)) from error
     if document is None:
         return Mtls()
     if not isinstance(document, dict) or document.get("kind") != "Configuration":

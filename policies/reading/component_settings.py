@@ -12,6 +12,7 @@ from policies.reading import schema
 from policies.reading.construct import Place, text_of
 from policies.reading.documents import Document
 from policies.reading.findings import Findings
+from policies.reading.loader import Loader
 from policies.reading.shown_urls import shown_url
 from policies.reading.urls import http_url
 from policies.reading.variables import NO_SECRETS, read_variable
@@ -147,7 +148,7 @@ class Settings:
         value = self.raw(name)
         if isinstance(value, str):
             try:
-                value = yaml.load(value, Loader=yaml.CSafeLoader)
+                value = yaml.load(value, Loader=Loader)  # noqa: S506 - a safe loader, bounded in depth
             except yaml.YAMLError as error:
                 self.fault(name, f"is neither YAML nor JSON: {str(error).splitlines()[0]}")
                 return {}
@@ -155,6 +156,9 @@ class Settings:
             self.fault(
                 name, f"{name} is not a mapping (expected one in YAML or JSON, with one entry at least)"
             )
+            return {}
+        if nested := [key for key, one in value.items() if isinstance(one, dict | list | set)]:
+            self.fault(name, f"{_text(nested[0])} is not given a text (expected one for each key)")
             return {}
         return {_text(key): _text(one) for key, one in value.items()}
 

@@ -13,10 +13,10 @@ import yaml
 from msgspec import Struct, field
 
 from policies.errors import Fault
+from policies.reading.loader import MAX_DEPTH
 
 Place: TypeAlias = tuple[str | int, ...]
 
-MAX_DEPTH = 64  # far beyond any schema, far below Python's recursion limit
 MAX_MERGES = 8  # a mapping may merge itself
 MAX_NODES = 200_000  # aliases can repeat a node; a chain of them would fill the memory
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from policies.errors import DocumentError, Fault
 from policies.reading.construct import Place, construct
+from policies.reading.loader import Loader, TooDeepError
 from policies.reading.validation import to_struct
 
 MAX_FILE_BYTES = 4 * 1024 * 1024  # a policy of 10 000 rules takes about 1 MiB
@@ -150,11 +151,12 @@ def read_text(path: Path) -> str:
 
 def _compose(path: Path, text: str) -> Iterator[yaml.Node]:
     try:
-        yield from yaml.compose_all(text, Loader=yaml.CSafeLoader)
+        yield from yaml.compose_all(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-        problem = f"is not valid YAML: {error.problem or error.context}"
+        problem = error.problem or error.context or ""
+        problem = problem if isinstance(error, TooDeepError) else f"is not valid YAML: {problem}"
         raise DocumentError(
             [Fault(path=path, line=line, column=column, field="", problem=problem)]
         ) from error

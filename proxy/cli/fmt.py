@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO, NamedTuple
 
 import typer
 
@@ -36,14 +36,14 @@ def fmt(
     """
     paths = paths or [Path()]
     if paths == [Path("-")]:
-        sys.stdout.write(_made(Path("<stdin>"), sys.stdin.buffer.read()))
+        sys.stdout.write(_made(Path("<stdin>"), sys.stdin.buffer).text)
         return
     files = _files(paths)
     changed = failed = 0
     for path in files:
         try:
-            text = path.read_bytes()
-            made = _made(path, text)
+            with path.open("rb") as file:
+                made = _made(path, file)
         except CliError as error:
             tell(str(error))
             failed += 1
@@ -52,15 +52,15 @@ def fmt(
             tell(f"{path}: {error.strerror}")
             failed += 1
             continue
-        if made.encode() == text:
+        if made.text == made.source:
             continue
         changed += 1
         if diff:
-            put(printable_lines(_diff(path, text.decode(errors="replace"), made)))
+            put(printable_lines(_diff(path, made.source, made.text)))
         elif check:
             put(printable(path))
         else:
-            _write(path, made)
+            _write(path, made.text)
             put(printable(path))
     verb = "would be changed" if check or diff else "changed"
     tell(
@@ -83,13 +83,23 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return [*files, *below]
 
 
-def _made(path: Path, data: bytes) -> str:
-    """Raises: CliError, where it can't be formatted."""
+class _Made(NamedTuple):
+    source: str
+    text: str
+
+
+def _made(path: Path, file: BinaryIO) -> _Made:
+    """Raises: CliError, where it can't be formatted; OSError."""
     from policies.errors import DocumentError  # noqa: PLC0415 - YAML: other commands do without
+    from policies.reading.documents import MAX_FILE_BYTES  # noqa: PLC0415 - as above
     from proxy.cli.formatting import UnformattableError, formatted  # noqa: PLC0415 - as above
 
+    data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise CliError(f"{path}: is too large (expected at most {MAX_FILE_BYTES} bytes)")
     try:
-        return formatted(data.decode())
+        source = data.decode()
+        return _Made(source, formatted(source))
     except UnicodeDecodeError as error:
         raise CliError(f"{path}: is not UTF-8") from error
     except DocumentError as error:
@@ -115,8 +125,10 @@ def _write(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
-        os.chmod(name, target.stat().st_mode & 0o7777)
+        owned = target.stat()
+        os.chmod(name, owned.st_mode & 0o7777)
+        if os.geteuid() == 0:
+            os.chown(name, owned.st_uid, owned.st_gid)
         os.replace(name, target)
-    except OSError:
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise

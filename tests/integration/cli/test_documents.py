@@ -105,6 +105,21 @@ def test_pipe_is_left_out_and_a_circle_of_links_is_told(
         assert "Too many levels of symbolic links" in out
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("a" * 5_000_000, "too large"), ("kind: Traffic\nspec: " + "[" * 200_000, "too deep or too large")],
+)
+@pytest.mark.parametrize("command", [["validate"], ["fmt", "--check"], ["analyze"]])
+def test_file_that_is_too_large_or_too_deep_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str], text: str, problem: str
+) -> None:
+    (folder / "big.yaml").write_text(text)
+    assert main([*command, "big.yaml"]) == 1
+    told = "".join(capsys.readouterr())
+    assert told.startswith("big.yaml:")
+    assert f"is {problem}" in told
+
+
 def test_faults_in_how_values_are_written_do_not_hide_others(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

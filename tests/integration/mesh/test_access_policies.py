@@ -110,6 +110,11 @@ async def test_app_may_always_call_itself_unless_a_rule_denies_it(callers: Calle
     assert await callers.call(callers.shop, "GET", "/x/%2e%2e/Admin/y") == 403
 
 
+async def test_rules_in_resources_are_not_told_to_be_missing(callers: Callers) -> None:
+    await callers.shop.process.line(r"\bserving\b")
+    assert "no access policy" not in callers.shop.process.output
+
+
 async def test_denial_is_logged_with_policy_and_rule(callers: Callers) -> None:
     async def denied() -> None:
         assert await callers.call(callers.web, "GET", "/admin/log") == 403

@@ -73,6 +73,7 @@ def test_parse_refuses_what_is_no_address(address: str) -> None:
         ("cart: [{address: 'h:1', wait: 1}]", "unknown field wait"),
         ("cart: {weight: 1}", "expected host:port, met None"),
         ("cart: [", "endpoints.yaml: "),
+        ("[" * 50_000, "nested too deeply"),
     ],
 )
 def test_parse_names_the_fault(text: str, expected: str) -> None:

@@ -51,6 +51,7 @@ def test_section_left_out_is_empty(tmp_path: Path, text: str) -> None:
         ("kind: Component", "kind Configuration"),
         ("- a", "kind Configuration"),
         ("a: [", "not YAML"),
+        ("[" * 50_000, "nested too deeply"),
         ("kind: Configuration\nspec: {mtls: {workloadCertTTL: soon}}", "workloadCertTTL"),
         ("kind: Configuration\nspec: {mtls: {tokenValidators: [{name: x, options: {source: y}}]}}", "name"),
         ("kind: Configuration\nspec: {mtls: {tokenValidators: [{name: jwks, options: {}}]}}", "source"),

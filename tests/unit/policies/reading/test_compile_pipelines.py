@@ -131,6 +131,8 @@ def test_routes_are_a_mapping_or_a_text_that_holds_one(tmp_path: Path, routes: o
     [
         ("[]", "is not a mapping"),
         ("{", "neither YAML nor JSON"),
+        ("[" * 200_000, "is too deep"),
+        ("{/a: [/b]}", "/a is not given a text"),
         ({}, "is not a mapping"),
         ({"a": "/b"}, "`a` is not a path"),
         ({"/a%2fb": "/b"}, "is not a path"),

@@ -84,6 +84,7 @@ def test_scalars_are_plain_values(tmp_path: Path, text: str, value: object) -> N
         (b"a: \xff\n", "doc.yaml:1:4: is not UTF-8 text"),
         ("a: \0\n", "is not valid YAML"),
         ("[" * 100 + "]" * 100, "too deep or too large"),
+        *((text * 200_000, "doc.yaml:1:") for text in ("[", "- ", "? ", "{a: ", "&a [")),
     ],
 )
 def test_misleading_yaml_is_a_fault_with_its_place(tmp_path: Path, text: str | bytes, fault: str) -> None:
