@@ -18,6 +18,9 @@ class Watch(Struct, frozen=True, kw_only=True):
 class CallBegun(Struct, frozen=True, kw_only=True):
     """What to do about a call is decided. Its head has the fields of the `Watch` alone.
 
+    One that waits for its callee to be found is told as it begins to wait, with the labels of the answer that it gets unless it is found
+    in time, and again once it is decided.
+
     number: the same in all that the engine tells of the call. trace: the span of this hop; None: it is not known here yet.
     """
 

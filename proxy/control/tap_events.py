@@ -56,7 +56,7 @@ KEYS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def request_of(call: Call, headers: Headers) -> dict[str, Any]:
-    """A call that began: what to do about it is decided."""
+    """A call that began: what to do about it is decided, or its callee is being looked for."""
     return {"time": format_time(call.started_ns), **_of_all(call), "headers": _told(headers)}
 
 

@@ -78,7 +78,10 @@ class _Tap:
 
 
 class _UnderWay:
-    """A call that began. Mutable state: its answer, and by which taps it is shown (a tap that is not in it has not decided)."""
+    """A call that began.
+
+    Mutable state: what is known of it, its answer, and by which taps it is shown (a tap that is not in it has not decided).
+    """
 
     def __init__(self, call: Call, begun: CallBegun) -> None:
         self.call = call
@@ -127,7 +130,10 @@ class Taps:
 
     def begun(self, call: Call, begun: CallBegun) -> None:
         """Show the request of a call to whoever wants it."""
-        if self._watched is None or begun.number in self._under_way:
+        if self._watched is None:
+            return
+        if (held := self._under_way.get(begun.number)) is not None:
+            held.call = call  # its request is shown, and now it is decided
             return
         if len(self._under_way) >= MAX_UNDER_WAY:
             del self._under_way[next(iter(self._under_way))]  # most likely its end was lost

@@ -4,14 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.outcome import NotRetried
-from proxy.contract.plan import Cause, Hedge
+from proxy.contract.plan import Cause, Decide, Decision, Hedge, Hold, Labels
+from proxy.contract.recording import RecordingHead
 from proxy.contract.watching import AnswerBegun, CallBegun, Watch
 from tests.conformance.apps import raw_app
 from tests.conformance.frames import dial, reset
-from tests.conformance.harness import DEADLINE_S, LABELS, Node, always, leading, reply, retry, running
+from tests.conformance.harness import DEADLINE_S, LABELS, Node, always, leading, plan, reply, retry, running
 from tests.conformance.test_attempts import Answering, Never
 from tests.conformance.test_gates import App, gated, waiting
 from tests.integration.mesh.standing import eventually
@@ -107,6 +109,58 @@ async def test_call_that_waits_at_a_gate_is_told(engine: str, level: str) -> Non
         way.front.gate("g", None)
         await caller.whole(stream)
         assert await ended(way.front) == ["begun", "answered", "finished"]
+
+
+def held_at_first(labels: Labels) -> tuple[list[bool], Decide]:
+    """Whether a callee is known, which is for the test to say, and a decider that holds calls until then."""
+    known: list[bool] = []
+    hold = Hold(key="app", for_s=DEADLINE_S, then=reply(Cause.NO_APP, labels=labels))
+    return known, lambda head: plan() if known else hold
+
+
+async def test_call_that_waits_for_its_callee_is_told_and_again_once_it_is_decided(engine: str) -> None:
+    looked_for = replace(LABELS, dst="app")
+    known, decide = held_at_first(looked_for)
+    async with (
+        raw_app(Answering([OK])) as port,
+        running(engine) as node,
+        dial(await node.listen(decide)) as caller,
+    ):
+        node.engine.watch(FIELDS)
+        stream = await caller.request(b"/held", headers=((b"x-shown", b"up"),))
+        (held,) = await begun(node)
+        assert (held.head.path, held.labels, held.trace) == ("/held", looked_for, None)
+        assert held.head.headers == ((b"x-shown", b"up"),)
+        known.append(True)
+        node.cluster("app", port)
+        await caller.whole(stream)
+        assert await ended(node) == ["begun", "begun", "answered", "finished"]
+        _, decided = node.seen.begun_calls
+        assert (decided.labels, decided.number) == (LABELS, held.number)
+
+
+async def test_call_that_waits_for_its_callee_is_told_to_whoever_looks_later(engine: str) -> None:
+    _, decide = held_at_first(LABELS)
+    asked = asyncio.Event()
+
+    def asking(head: RecordingHead) -> Decision:
+        asked.set()
+        return decide(head)
+
+    async with running(engine) as node, dial(await node.listen(asking)) as caller:
+        stream = await caller.request(b"/held")
+        await asked.wait()
+
+        async def is_told() -> bool:
+            node.engine.watch(None)
+            node.engine.watch(Watch())
+            await asyncio.sleep(0)
+            return bool(node.seen.begun_calls)
+
+        await eventually(is_told, within_s=DEADLINE_S)  # the engine may still be about to wait
+        assert node.seen.begun_calls[0].head.path == "/held"
+        await caller.send(reset(stream))
+        assert (await node.seen.outcome()).cause is Cause.CALLER_LEFT
 
 
 async def test_answer_that_breaks_off_is_told_to_have_begun(engine: str) -> None:

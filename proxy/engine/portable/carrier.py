@@ -137,7 +137,7 @@ class Carrier:
             return
         for calls in self.calls.values():
             for exchange in calls:
-                if (labels := exchange.carried_as) is not None:
+                if (labels := exchange.carried_as or exchange.held_as) is not None:
                     self.tell_begun(exchange, labels)
                     if exchange.is_committed:
                         self.tell_answered(exchange, ())
@@ -151,7 +151,7 @@ class Carrier:
                 number=exchange.number,
                 head=replace(exchange.head, headers=self._watched(exchange.head.headers)),
                 labels=labels,
-                trace=exchange.span,
+                trace=exchange.span if exchange.held_as is None else None,
                 started_ns=exchange.started_ns,
             )
         )

@@ -74,6 +74,7 @@ class Exchange:
         "carrier",
         "head",
         "head_ns",
+        "held_as",
         "is_committed",
         "number",
         "raw",
@@ -107,6 +108,7 @@ class Exchange:
         self._waits = Waits()
         self.span = carrier.tracing.begin(raw.headers, grpc=raw.protocol == "grpc")
         self._kept: Kept | None = None
+        self.held_as: Labels | None = None  # while it waits for its callee to be found
         self.route = 0
         self._deadline_at: float | None = None
         self._gates: Passage | None = None
@@ -141,7 +143,11 @@ class Exchange:
 
     def _decide(self, since: float) -> None:
         decision = self.carrier.decide(self._listener, self.head)
+        is_held, self.held_as = self.held_as is not None, None
         if isinstance(decision, Hold):
+            self.held_as = decision.then.labels
+            if not is_held:
+                self.carrier.tell_begun(self, self.held_as)
             self._hold(decision, since)
             return
         self.carrier.tell_begun(self, decision.decision.labels)

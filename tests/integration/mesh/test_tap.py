@@ -150,6 +150,16 @@ async def test_request_and_answer_are_seen_while_a_call_hangs_and_its_end_when_i
             assert end["cause"] == "caller-left"
 
 
+async def test_request_is_seen_while_its_callee_is_looked_for(shop: Standing) -> None:
+    async with tapping(shop.web) as tap, connect(shop.web.http_port) as caller:
+        await caller.send_head("GET", invoke("nobody", "/looked-for"))
+        (line,) = await tap.of("/looked-for", "request")
+        assert (line["dst"], line["decision"]) == ("nobody", "")
+        _, end = await tap.of("/looked-for", "request", "end")
+        assert (end["id"], end["cause"]) == (line["id"], "no-app")
+        assert end["timings_us"]["resolve"] > 0
+
+
 async def test_grpc_stream_is_seen_to_begin_and_be_answered_and_its_end_has_its_code(shop: Standing) -> None:
     async with (
         tapping(shop.web, "?headers=x-note,content-type") as seen,

@@ -42,10 +42,12 @@ class Tapped:
         assert (first["event"], first["app_id"]) == ("open", "web")
         return lines
 
-    def begin(self, target: str = "/x", *, number: int, started_ns: int = 60, fields: Headers = ()) -> None:
+    def begin(
+        self, target: str = "/x", *, number: int, started_ns: int = 60, fields: Headers = (), **changes: Any
+    ) -> None:
         """One call."""
         one = outcome(target, started_ns=started_ns)
-        call = replace(told(one), status=0, head_ns=0, ended_ns=0)
+        call = replace(told(one), status=0, head_ns=0, ended_ns=0, **changes)
         head = replace(one.head, headers=fields)
         self.taps.begun(
             call, CallBegun(number=number, head=head, labels=LABELS, trace=SPAN, started_ns=started_ns)
@@ -243,6 +245,21 @@ async def test_call_is_told_to_have_begun_once() -> None:
         tapped.begin(number=1)
         tapped.answer(number=1)
     assert len(await read(lines)) == 2
+    await lines.aclose()
+
+
+async def test_call_that_was_held_is_told_with_what_was_decided() -> None:
+    tapped = Tapped()
+    lines = await tapped.open()
+    await begin_reading(tapped, lines)
+    tapped.begin(number=1, decision="")
+    tapped.begin(number=1, decision="reason=rule")
+    tapped.answer(number=1)
+    told = [event for event in await read(lines) if event["id"].endswith(":1")]
+    assert [(event["event"], event["decision"]) for event in told] == [
+        ("request", ""),
+        ("response", "reason=rule"),
+    ]
     await lines.aclose()
 
 

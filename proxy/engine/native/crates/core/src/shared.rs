@@ -270,7 +270,7 @@ impl Shared {
         let before = self.watch.replace(watch.clone());
         let (None, Some(watch)) = (before, watch) else { return };
         for (number, call) in &*self.calls.borrow() {
-            let (number, token) = (*number, call.carried_by.get());
+            let (number, token) = (*number, call.carried_by.get().max(call.held_by.get()));
             if token == 0 {
                 continue; // it is told once it is decided, or is answered here
             }

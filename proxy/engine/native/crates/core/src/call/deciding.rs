@@ -110,7 +110,10 @@ impl Call {
                 Asked::Kept(kept) => return Ok(Decided::Kept(kept)),
                 Asked::Hold { key, within, then } => (key, within, then),
             };
-            held_at.get_or_insert_with(Instant::now);
+            if held_at.is_none() {
+                *held_at = Some(Instant::now());
+                self.tell_begun(then.token.id);
+            }
             let until = *until.get_or_insert_with(|| Instant::now() + within);
             if Instant::now() >= until {
                 return Ok(Decided::Late(then, key));
@@ -119,7 +122,9 @@ impl Call {
                 let woken = self.shared.held(&key);
                 // Late or not, ask again: the news may be in, and its push on the way.
                 let held = async move { tokio::time::timeout_at(until.into(), woken.notified()).await.is_ok() };
+                self.state.held_by.set(then.token.id);
                 self.guarded(down, held).await?;
+                self.state.held_by.set(0);
             }
         }
     }

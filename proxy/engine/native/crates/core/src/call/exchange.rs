@@ -244,10 +244,10 @@ impl Call {
         self.attempts(down, plan).await
     }
 
-    /// Tell whoever looks that it is decided.
-    fn tell_begun(&mut self, token: u64) {
+    /// Tell whoever looks that it is decided, or held; its span is known once it is decided.
+    pub fn tell_begun(&mut self, token: u64) {
         let Some(watch) = self.shared.watch() else { return };
-        let _is_begun = self.begin_own_span();
+        let _is_begun = self.kept.is_some() && self.begin_own_span();
         self.shared.inbox.tell_news(News::Begun {
             number: self.number,
             head: self.head.clone(),

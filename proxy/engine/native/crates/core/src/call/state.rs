@@ -33,6 +33,8 @@ pub struct CallState {
     pub answered: Cell<Option<(u16, u64)>>,
     /// Of the decision that it is carried by, 0 before.
     pub carried_by: Cell<u64>,
+    /// The token of the answer that it gets unless its callee is found in time, while it waits for that; 0: it does not.
+    pub held_by: Cell<u64>,
     /// It came as a stream of HTTP/2.
     pub is_stream: Cell<bool>,
     /// Bytes of its request that are held.
@@ -55,6 +57,7 @@ impl CallState {
             started_ns,
             answered: Cell::default(),
             carried_by: Cell::default(),
+            held_by: Cell::default(),
             is_stream: Cell::default(),
             held_bytes: Cell::default(),
             denial: RefCell::default(),
