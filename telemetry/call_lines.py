@@ -10,7 +10,7 @@ from telemetry.report import Call
 
 Piece = tuple[str, bytes]  # (`text`, what), (`header`, its name) or (a key, nothing)
 #: What lines say of where the time went; null where a call did not come to that.
-TIMED: Final = ("resolve", "queue", "connect", "upstream_ttfb", "body")
+TIMED: Final = ("resolve", "queue", "authorize", "connect", "upstream_ttfb", "body")
 _CONTROL: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | UNSAFE
 
 

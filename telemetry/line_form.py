@@ -32,6 +32,7 @@ KEYS: Final[Mapping[str, str]] = {
     "ttfb_us": "microseconds to the head of the answer; null: there was none",
     "resolve_us": "of these, while its callee's name was looked up",
     "queue_us": "at limits",
+    "authorize_us": "for external authorizers; null: none was asked",
     "connect_us": "of the last attempt, until it had a connection; null: there was no attempt",
     "upstream_ttfb_us": "of the last attempt, to the head of the answer; null: nothing was sent",
     "body_us": "of the last attempt, to the end; null: there was no head",

@@ -340,8 +340,9 @@ class Meters:
         )
         self.phases = self.histogram(
             "postern_phase_seconds",
-            "Where time goes. Of one call in 64: waiting for its callee's name (resolve), at limits (queue), to the"
-            " answer's head (upstream_ttfb) and its end (body), the rest (proxy_overhead). Of each new connection: connect, tls.",
+            "Where time goes. Of one call in 64: waiting for its callee's name (resolve), at limits (queue), for external"
+            " authorizers where it asked any (authorize), to the answer's head (upstream_ttfb) and its end (body), the rest"
+            " (proxy_overhead). Of each new connection: connect, tls.",
             ("phase", "direction"),
             PHASE_BUCKETS_S,
         )

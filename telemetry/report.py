@@ -68,7 +68,8 @@ class Call(Struct, kw_only=True):
     `path` is what follows `/method`. breaker: the states in which it found the circuit breaker that it asked first, and left it; both
     empty where it asked none. not_retried: why a failure was its last; empty: it was none, or nothing could have mended it. faults: those
     that were injected, as (epoch ns, names with commas between).
-    resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt.
+    resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt; authorize_ns: for
+    external authorizers.
     """
 
     direction: str
@@ -106,3 +107,4 @@ class Call(Struct, kw_only=True):
     baggage: tuple[tuple[str, str], ...] = ()
     resolve_ns: int = 0
     queue_ns: int = 0
+    authorize_ns: int = 0

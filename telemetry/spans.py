@@ -52,8 +52,8 @@ DEFAULT_FORM = SpanForm()
 
 
 class Detail(Struct):
-    """What our own traces tell of a call beside its span. `cause` and `said`: as of `Call`, and so are `resolve_ns` and `queue_ns`;
-    `ended_ns`: of the call, with its body.
+    """What our own traces tell of a call beside its span. `cause` and `said`: as of `Call`, and so are `resolve_ns`, `queue_ns`
+    and `authorize_ns`; `ended_ns`: of the call, with its body.
     """
 
     status: int
@@ -69,6 +69,7 @@ class Detail(Struct):
     tried: tuple[AttemptNote, ...]
     resolve_ns: int = 0
     queue_ns: int = 0
+    authorize_ns: int = 0
 
 
 # Not frozen: one is made per sampled call, and a frozen one costs 2 µs more. Nobody changes it once recorded.
@@ -223,6 +224,7 @@ def _detail(call: Call) -> Detail:
         call.tried,
         call.resolve_ns,
         call.queue_ns,
+        call.authorize_ns,
     )
 
 
@@ -412,6 +414,9 @@ def _waits(call: Call) -> Iterator[tuple[int, str]]:
     if queue_ns >= _WAIT_NS:
         until = last.started_ns + last.queue_ns if last is not None else call.ended_ns
         yield until, f"queue delay_ms={queue_ns // 1_000_000}"
+    if call.authorize_ns >= _WAIT_NS:
+        until = call.tried[0].started_ns if call.tried else call.ended_ns
+        yield until, f"authorize delay_ms={call.authorize_ns // 1_000_000}"
     if last is not None and (waited_ns := last.sent_ns - last.started_ns - last.queue_ns) >= _WAIT_NS:
         yield last.sent_ns, f"connect delay_ms={waited_ns // 1_000_000} endpoint={last.endpoint or '-'}"
 

@@ -22,15 +22,23 @@ class _Tried(Protocol):
 
 
 def timings_us(
-    started_ns: int, ended_ns: int, attempts: Sequence[_Tried], *, resolve_ns: int = 0, queue_ns: int = 0
+    started_ns: int,
+    ended_ns: int,
+    attempts: Sequence[_Tried],
+    *,
+    resolve_ns: int = 0,
+    queue_ns: int = 0,
+    authorize_ns: int = 0,
 ) -> dict[str, int]:
     """Where a call's time went; the parts add up to all of it, but for rounding. Their names are those of `postern_phase_seconds`.
 
-    resolve: its callee's name was looked up. queue: at limits. connect: of the last attempt, until it had a connection; next to nothing
-    where one was open. upstream_ttfb: to the head of the answer. body: to its end. retries: earlier attempts and their pauses.
-    proxy_overhead: all else: the decision, and what is asked for it. What did not come to that is left out.
+    resolve: its callee's name was looked up. queue: at limits. authorize: external authorizers. connect: of the last attempt, until it had
+    a connection; next to nothing where one was open. upstream_ttfb: to the head of the answer. body: to its end. retries: earlier attempts
+    and their pauses. proxy_overhead: all else: the decision, and what is asked for it. What did not come to that is left out.
     """
     found = {"resolve": resolve_ns, "queue": queue_ns}
+    if authorize_ns:
+        found["authorize"] = authorize_ns
     if attempts:
         first, last = attempts[0], attempts[-1]
         sent_ns, head_ns = last.sent_ns or ended_ns, last.head_ns or ended_ns

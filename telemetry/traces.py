@@ -165,6 +165,7 @@ def _told_detail(detail: Detail, started_ns: int) -> Json:
             detail.tried,
             resolve_ns=detail.resolve_ns,
             queue_ns=detail.queue_ns,
+            authorize_ns=detail.authorize_ns,
         ),
         "tried": [attempt_told(one, started_ns) for one in detail.tried],
     }

@@ -12,7 +12,7 @@ EVENTS: Final = {"request": "req", "response": "rsp", "end": "end"}
 _HOLD_S: Final = 0.2  # an answer that ends within this time has no line of its own
 _MAX_HELD: Final = 1_024
 _LONG_US: Final = 5_000  # a wait that a line mentions, as spans do
-_WAITS: Final = ("resolve", "queue", "retries", "connect")
+_WAITS: Final = ("resolve", "queue", "authorize", "retries", "connect")
 
 
 class Printer:

@@ -50,7 +50,8 @@ class Outcome(Struct):
 
     `attempts`: as they were begun; the one by which the call ended is last. `breaker`: how the call found the circuit breaker that it
     asked first, and how it left it. `not_retried`: of a failure that another attempt might have mended.
-    resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt.
+    resolve_ns: how long it waited for its callee to be found; queue_ns: at limits before its first attempt; authorize_ns: for
+    external authorizers.
     number: of the call, as `CallBegun` has it, and no other has.
     """
 
@@ -70,6 +71,7 @@ class Outcome(Struct):
     not_retried: NotRetried | None = None
     resolve_ns: int = 0
     queue_ns: int = 0
+    authorize_ns: int = 0
     number: int = -1
 
 
@@ -79,12 +81,14 @@ PHASED = 64  # of so many calls that a worker begins, the first is looked at for
 class Phases(NamedTuple):
     """Where the time of one call went, in seconds.
 
-    resolve: waiting for its callee to be found. queue: at limits. upstream_ttfb: from when it had a connection to the answer's head.
+    resolve: waiting for its callee to be found. queue: at limits. authorize: for external authorizers,
+    None where none was asked. upstream_ttfb: from when it had a connection to the answer's head.
     body: to the answer's end. proxy_overhead: all else but waiting for a connection, which is measured of each connection.
     """
 
     resolve: float
     queue: float
+    authorize: float | None
     upstream_ttfb: float
     body: float
     proxy_overhead: float
@@ -102,8 +106,9 @@ def phases_of(outcome: Outcome) -> Phases | None:
     ttfb = max(0, attempt.head_ns - attempt.sent_ns)
     body = max(0, attempt.ended_ns - attempt.head_ns)
     took = max(0, outcome.ended_ns - outcome.started_ns)
-    rest = max(0, took - outcome.resolve_ns - queue - connect - ttfb - body)
-    return Phases(*(part / 1e9 for part in (outcome.resolve_ns, queue, ttfb, body, rest)))
+    rest = max(0, took - outcome.resolve_ns - queue - outcome.authorize_ns - connect - ttfb - body)
+    authorize = outcome.authorize_ns / 1e9 if outcome.authorize_ns else None
+    return Phases(outcome.resolve_ns / 1e9, queue / 1e9, authorize, ttfb / 1e9, body / 1e9, rest / 1e9)
 
 
 Sums = tuple[list[int], float]  # observations per bucket, and their sum

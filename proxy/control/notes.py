@@ -30,4 +30,5 @@ def timings_of(outcome: Outcome) -> dict[str, int]:
         outcome.attempts,
         resolve_ns=outcome.resolve_ns,
         queue_ns=outcome.queue_ns,
+        authorize_ns=outcome.authorize_ns,
     )

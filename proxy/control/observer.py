@@ -261,7 +261,8 @@ class Reporter:
         """Where the time of a call went."""
         if labels.dst:
             for phase, took_s in phases._asdict().items():
-                self._meters.phases.slot(phase, labels.direction).observe(took_s)
+                if took_s is not None:
+                    self._meters.phases.slot(phase, labels.direction).observe(took_s)
 
     def upstream_failed(self, cluster: str, address: str, reason: str) -> None:
         """No connection to an endpoint."""
@@ -351,6 +352,7 @@ def _call(outcome: Outcome) -> Call:
         tried=tried[-MAX_ATTEMPTS:],
         resolve_ns=outcome.resolve_ns,
         queue_ns=outcome.queue_ns,
+        authorize_ns=outcome.authorize_ns,
     )
 
 

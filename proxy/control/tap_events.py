@@ -44,8 +44,9 @@ KEYS: Final[Mapping[str, tuple[str, str]]] = {
     "mtls": (_ENDS, "whether mutual TLS carried it; null: nothing was sent, so nothing was proven"),
     "timings_us": (
         _ENDS,
-        "where the time went, in microseconds: resolve (its callee's name), queue (limits), connect, upstream_ttfb (to the head of the"
-        " answer), body, retries (attempts before the last), proxy_overhead (the rest); what it did not come to is missing",
+        "where the time went, in microseconds: resolve (its callee's name), queue (limits), authorize (external authorizers), connect,"
+        " upstream_ttfb (to the head of the answer), body, retries (attempts before the last), proxy_overhead (the rest); what it did not"
+        " come to is missing",
     ),
     "tried": (
         _ENDS,

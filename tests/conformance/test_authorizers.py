@@ -378,3 +378,34 @@ async def test_a_callee_whose_authorizer_is_gone_is_not_held_to_have_failed(engi
         (load,) = front.engine.loads("app")
     assert (statuses, len(app.heads)) == ([503, 503, 503, 200], 1)
     assert (first.attempts[0].said, load["ejectedForS"]) == (Cause.AUTHORIZER, 0.0)
+
+
+async def test_wait_for_an_authorizer_is_a_phase_of_its_own(engine: str) -> None:
+    authorizer = Authorizer()
+    async with (
+        raw_app(App()) as port,
+        leading(engine, "one", port, authorize=authorizer, **ASKED) as way,
+        connect(way.port) as caller,
+    ):
+        await caller.send_head("GET", "/", [])
+        (await authorizer.question())(Granted())
+        assert (await caller.read_response("GET")).status == 200
+        outcome = await way.front.seen.outcome()
+        await way.front.seen.until(lambda: bool(way.front.seen.phases))
+        (phases,) = way.front.seen.phases
+    assert 0 < outcome.authorize_ns <= outcome.ended_ns - outcome.started_ns
+    assert phases.authorize == pytest.approx(outcome.authorize_ns / 1e9)
+    assert outcome.queue_ns == 0
+
+
+async def test_wait_for_an_authorizer_that_never_answers_counts_to_the_calls_end(engine: str) -> None:
+    authorizer = Authorizer()
+    async with (
+        raw_app(App()) as port,
+        leading(engine, "one", port, authorize=authorizer, total_s=0.2, **ASKED) as way,
+        connect(way.port) as caller,
+    ):
+        assert (await caller.request("GET", "/")).status == 504
+        outcome = await way.front.seen.outcome()
+    assert outcome.authorize_ns > 0
+    assert outcome.attempts == []

@@ -175,6 +175,7 @@ def _outcomes(draw: st.DrawFn) -> Outcome:
         not_retried=draw(st.none() | st.sampled_from(NotRetried)),
         resolve_ns=draw(_LENGTHS),
         queue_ns=draw(_LENGTHS),
+        authorize_ns=draw(_LENGTHS),
     )
 
 
@@ -213,7 +214,7 @@ def _by_rust(outcome: Outcome, service: str, form: SpanForm, *, hides_paths: boo
             *(outcome.started_ns, outcome.head_ns, outcome.ended_ns),
             *(outcome.status, outcome.grpc_code, outcome.cause and outcome.cause.value),
             outcome.not_retried and outcome.not_retried.value,
-            *(outcome.resolve_ns, outcome.queue_ns),
+            *(outcome.resolve_ns, outcome.queue_ns, outcome.authorize_ns),
         ),
         [_parts(attempt) for attempt in outcome.attempts],
     )

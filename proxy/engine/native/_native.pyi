@@ -93,7 +93,7 @@ OutcomeParts = tuple[
     list[AttemptParts],
     tuple[int, int],
     tuple[tuple[BreakerState, BreakerState] | None, str | None],
-    tuple[int, int],
+    tuple[int, int, int],
     int,
 ]
 
@@ -140,7 +140,7 @@ Notice = (
     | tuple[Literal["upstream_failed"], str, str, str]
     | tuple[Literal["upstream_connected"], str, float, float]
     | tuple[
-        Literal["phased"], int, tuple[float, float, float, float, float]
+        Literal["phased"], int, tuple[float, float, float | None, float, float, float]
     ]  # of the decision with this number
     | tuple[Literal["breaker_turned"], str, str, str, BreakerState, BreakerState, CountParts]
     | tuple[Literal["endpoint_turned"], str, str, TurnReason, float, int]
@@ -211,7 +211,7 @@ def zipkin_span(
     labels: SpanLabels,
     wanted: SpansParts,
     span: tuple[int, int, int, int],
-    end: tuple[int, int, int, int, int | None, str | None, str | None, int, int],
+    end: tuple[int, int, int, int, int | None, str | None, str | None, int, int, int],
     attempts: list[AttemptParts],
 ) -> bytes | None: ...
 def read_baggage(headers: list[tuple[bytes, bytes]], allowed: set[bytes] | None) -> tuple[str, bytes]: ...

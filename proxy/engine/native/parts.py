@@ -168,7 +168,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         attempts,
         (up_bytes, down_bytes),
         (breaker, why),
-        (resolve_ns, queue_ns),
+        (resolve_ns, queue_ns, authorize_ns),
         number,
     ) = parts
     return Outcome(
@@ -188,6 +188,7 @@ def outcome(parts: "OutcomeParts", of: RequestHead, labels: Labels, span: "HopSp
         not_retried=_why(why),
         resolve_ns=resolve_ns,
         queue_ns=queue_ns,
+        authorize_ns=authorize_ns,
         number=number,
     )
 

@@ -202,7 +202,7 @@ class Exchange:
             self._answer(hold.then, self.carrier.explain(hold.key))
             return
 
-        self._waits.begin(at_gates=False)
+        self._waits.begin("resolve")
 
         def decide() -> None:
             self._waits.end()
@@ -240,7 +240,7 @@ class Exchange:
             self._authorize()
 
     def _pass_gates(self, gates: Sequence[str], passed: Callable[[Refused | None], None]) -> None:
-        self._waits.begin(at_gates=True)
+        self._waits.begin("queue")
         self._gates = Passage(self.carrier, gates, self.head.who, passed)
         self._gates.go_on()
 
@@ -253,9 +253,12 @@ class Exchange:
             self._answer(self.plan.local_replies[refused.cause], refused.detail)
 
     def _authorize(self) -> None:
+        if self.plan.authorizers:
+            self._waits.begin("authorize")
         self._cancels.append(ask(self._listener.authorize, self.kept_plan, self.head, self._authorized))
 
     def _authorized(self, found: Kept | tuple[Reply, str]) -> None:
+        self._waits.end()
         if isinstance(found, Kept):
             self._kept = found
             self.attempt()
@@ -576,6 +579,7 @@ class Exchange:
             not_retried=self._retrying.why if has_failed else None,
             resolve_ns=self._waits.resolve_ns,
             queue_ns=self._waits.queue_ns,
+            authorize_ns=self._waits.authorize_ns,
             number=self.number,
         )
         if self.number % PHASED == 0 and (phases := phases_of(outcome)) is not None:

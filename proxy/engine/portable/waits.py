@@ -1,24 +1,27 @@
 """How long a call waits before it is sent, and how long its caller keeps it waiting."""
 
 import time
+from typing import Literal
 
 from proxy.contract.engine import Limits
 
+Waited = Literal["resolve", "queue", "authorize"]
+
 
 class Waits:
-    """One wait at a time, of nanoseconds: `resolve_ns` for its callee to be found, `queue_ns` at gates."""
+    """One wait at a time, of nanoseconds: `resolve_ns` for its callee to be found, `queue_ns` at gates, `authorize_ns` for authorizers."""
 
-    __slots__ = ("_is_at_gates", "_since", "queue_ns", "resolve_ns")
+    __slots__ = ("_since", "_what", "authorize_ns", "queue_ns", "resolve_ns")
 
     def __init__(self) -> None:
-        self.resolve_ns = self.queue_ns = 0
+        self.resolve_ns = self.queue_ns = self.authorize_ns = 0
         self._since = 0  # finer than the loop's clock; 0: nothing is waited for
-        self._is_at_gates = False
+        self._what: Waited = "resolve"
 
-    def begin(self, *, at_gates: bool) -> None:
+    def begin(self, what: Waited) -> None:
         """A wait begins."""
         self._since = time.perf_counter_ns()
-        self._is_at_gates = at_gates
+        self._what = what
 
     def end(self) -> None:
         """It is over, if there was one."""
@@ -26,10 +29,12 @@ class Waits:
             return
         took_ns = time.perf_counter_ns() - self._since
         self._since = 0
-        if self._is_at_gates:
+        if self._what == "queue":
             self.queue_ns += took_ns
-        else:
+        elif self._what == "resolve":
             self.resolve_ns += took_ns
+        else:
+            self.authorize_ns += took_ns
 
 
 class CallerProgress:

@@ -31,6 +31,7 @@ def test_parts_add_up_to_the_whole() -> None:
 
 
 def test_clock_that_was_set_back_makes_no_negative_length() -> None:
+    assert timings_us(0, 3 * MS, (), authorize_ns=2 * MS)["authorize"] == 2_000
     assert timings_us(5 * MS, MS, ()) == {"resolve": 0, "queue": 0, "proxy_overhead": 0}
 
 

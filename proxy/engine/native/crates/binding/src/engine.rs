@@ -412,7 +412,7 @@ fn outcome_tuple<'py>(py: Python<'py>, outcome: &Outcome, with_headers: bool) ->
         (outcome.breaker.map(|(found, left)| (found.name(), left.name())), outcome.not_retried.map(NotRetried::name)),
     )
         .into_pyobject(py)?
-        .add(((outcome.resolve_ns, outcome.queue_ns), outcome.number))?
+        .add(((outcome.resolve_ns, outcome.queue_ns, outcome.authorize_ns), outcome.number))?
         .downcast_into::<PyTuple>()
         .map_err(PyErr::from)
 }
@@ -443,7 +443,7 @@ fn notice_tuple<'py>(py: Python<'py>, notice: &Notice) -> PyResult<Bound<'py, Py
             (NOTICES[4], &**cluster, connect.as_secs_f64(), tls.as_secs_f64()).into_pyobject(py)
         }
         Notice::Phased { token, phases } => {
-            (NOTICES[5], token.id, PyTuple::new(py, phases.map(|phase| phase.as_secs_f64()))?).into_pyobject(py)
+            (NOTICES[5], token.id, PyTuple::new(py, phases.map(|phase| phase.map(|took| took.as_secs_f64())))?).into_pyobject(py)
         }
         Notice::BreakerTurned(Turn { breaker, before, after, counters }) => {
             let of = (&*breaker.name, &*breaker.target, &*breaker.method);

@@ -18,7 +18,7 @@ use crate::convert::{self, Pairs, SpanLabelParts, SpansParts, cause, invalid};
 type AttemptParts = (String, u64, u64, u64, Option<String>, u16, Option<u32>, String, (Option<String>, String), u64, u64);
 
 /// start, head and end in nanoseconds, status, gRPC code, cause, why it was not retried, how long it waited for its callee and at limits
-type EndParts = (u64, u64, u64, u16, Option<u32>, Option<String>, Option<String>, u64, u64);
+type EndParts = (u64, u64, u64, u16, Option<u32>, Option<String>, Option<String>, u64, u64, u64);
 
 fn attempt(parts: AttemptParts) -> PyResult<Attempt> {
     let (endpoint, started_ns, head_ns, ended_ns, why, status, grpc_code, detail, (said, fault), sent_ns, queue_ns) = parts;
@@ -58,7 +58,7 @@ pub(crate) fn zipkin_span(
     let (upper, lower, span_id, parent_id) = span;
     let context = Context { trace_id: u128::from(upper) << 64 | u128::from(lower), span_id, parent_id, sampled: true };
     let labels = convert::span_labels(labels);
-    let (started_ns, head_ns, ended_ns, status, grpc_code, why, not_retried, resolve_ns, queue_ns) = end;
+    let (started_ns, head_ns, ended_ns, status, grpc_code, why, not_retried, resolve_ns, queue_ns, authorize_ns) = end;
     let outcome = Outcome {
         head: Arc::new(head),
         decision: None,
@@ -76,6 +76,7 @@ pub(crate) fn zipkin_span(
         not_retried: not_retried.and_then(|why| NotRetried::parse(&why)),
         resolve_ns,
         queue_ns,
+        authorize_ns,
         number: 0,
     };
     let mut out = Vec::new();

@@ -1,6 +1,7 @@
 //! A call's question to its external authorizers, and what they have changed of it. Equal to `portable/authorizing.py`.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -24,7 +25,10 @@ impl Call {
     pub async fn authorize(&mut self, down: &mut Down, plan: &Plan) -> Result<bool, Stop> {
         let (answer, told) = oneshot::channel();
         self.shared.inbox.ask(Question::Authorize { head: self.head.clone(), token: plan.token.id, answer });
-        match self.guarded(down, told).await?.map_err(|_| Stop::Silent)? {
+        let since = Instant::now();
+        let told = self.guarded(down, told).await;
+        self.asked = since.elapsed();
+        match told?.map_err(|_| Stop::Silent)? {
             Authorized::Granted(edits) => {
                 let (request, reply) = *edits;
                 if !(request.is_empty() && reply.is_empty()) {

@@ -101,6 +101,8 @@ pub struct Call {
     pub held: Duration,
     /// How long it waited at gates before its first attempt.
     queued: Duration,
+    /// How long it waited for its authorizers.
+    pub asked: Duration,
 }
 
 /// Epoch nanoseconds.
@@ -173,6 +175,7 @@ impl Call {
             ended_code: None,
             held: Duration::ZERO,
             queued: Duration::ZERO,
+            asked: Duration::ZERO,
             shared,
         })
     }
@@ -516,6 +519,7 @@ impl Call {
             not_retried: self.not_retried.filter(|_| has_failed),
             resolve_ns: self.held.as_nanos() as u64,
             queue_ns: self.queued.as_nanos() as u64,
+            authorize_ns: self.asked.as_nanos() as u64,
             number: self.number,
         };
         if self.shared.is_phased(self.number) {
@@ -538,8 +542,10 @@ fn phased(outcome: &Outcome) -> Option<Notice> {
     let (connect, ttfb) = (split.connect.unwrap_or_default(), split.upstream_ttfb.unwrap_or_default());
     let body = attempt.ended_ns.saturating_sub(attempt.head_ns);
     let took = outcome.ended_ns.saturating_sub(outcome.started_ns);
-    let rest = took.saturating_sub(split.resolve + split.queue + connect + ttfb + body);
-    Some(Notice::Phased { token, phases: [split.resolve, split.queue, ttfb, body, rest].map(Duration::from_nanos) })
+    let rest = took.saturating_sub(split.resolve + split.queue + outcome.authorize_ns + connect + ttfb + body);
+    let authorize = (outcome.authorize_ns > 0).then_some(outcome.authorize_ns);
+    let phases = [Some(split.resolve), Some(split.queue), authorize, Some(ttfb), Some(body), Some(rest)];
+    Some(Notice::Phased { token, phases: phases.map(|took| took.map(Duration::from_nanos)) })
 }
 
 fn draw_route(plan: &Plan) -> usize {

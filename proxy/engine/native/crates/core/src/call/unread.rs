@@ -47,6 +47,7 @@ pub fn refuse(shared: &Shared, entry: &Entry, status: u16, text: &str) -> (Heade
         not_retried: None,
         resolve_ns: 0,
         queue_ns: 0,
+        authorize_ns: 0,
         number: u64::MAX, // no call's
     });
     answer

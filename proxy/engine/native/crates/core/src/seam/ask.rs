@@ -147,6 +147,8 @@ pub struct Outcome {
     pub resolve_ns: u64,
     /// At limits before its first attempt.
     pub queue_ns: u64,
+    /// How long it waited for external authorizers; 0: it asked none.
+    pub authorize_ns: u64,
     /// The call's, as news of it have.
     pub number: u64,
 }
@@ -174,10 +176,10 @@ pub enum Notice {
         /// Zero without TLS.
         tls: Duration,
     },
-    /// Waiting for the callee to be found, queueing, to the answer's head, to its end, and the rest. `token`: of the call's decision.
+    /// Waiting for the callee to be found, queueing, waiting for authorizers where any were asked, to the answer's head, to its end, and the rest. `token`: of the call's decision.
     Phased {
         token: Arc<Token>,
-        phases: [Duration; 5],
+        phases: [Option<Duration>; 6],
     },
     BreakerTurned(Turn),
     EndpointTurned(EndpointTurn),
@@ -435,6 +437,7 @@ mod tests {
             not_retried: None,
             resolve_ns: 0,
             queue_ns: 0,
+            authorize_ns: 0,
             number: 0,
         }
     }

@@ -54,6 +54,7 @@ pub enum Field {
     TtfbUs,
     ResolveUs,
     QueueUs,
+    AuthorizeUs,
     ConnectUs,
     UpstreamTtfbUs,
     BodyUs,
@@ -67,7 +68,7 @@ pub enum Field {
     Sampled,
 }
 
-const FIELDS: [(Field, &str); 26] = [
+const FIELDS: [(Field, &str); 27] = [
     (Field::Time, "time"),
     (Field::Protocol, "protocol"),
     (Field::Verb, "verb"),
@@ -83,6 +84,7 @@ const FIELDS: [(Field, &str); 26] = [
     (Field::TtfbUs, "ttfb_us"),
     (Field::ResolveUs, "resolve_us"),
     (Field::QueueUs, "queue_us"),
+    (Field::AuthorizeUs, "authorize_us"),
     (Field::ConnectUs, "connect_us"),
     (Field::UpstreamTtfbUs, "upstream_ttfb_us"),
     (Field::BodyUs, "body_us"),
@@ -231,6 +233,7 @@ impl Line<'_> {
             Field::TtfbUs => self.number(outcome.head_ns.saturating_sub(outcome.started_ns) / 1_000),
             Field::ResolveUs => self.length(Some(outcome.resolve_ns)),
             Field::QueueUs => self.length(Some(outcome.split().queue)),
+            Field::AuthorizeUs => self.length((outcome.authorize_ns > 0).then_some(outcome.authorize_ns)),
             Field::ConnectUs => self.length(outcome.split().connect),
             Field::UpstreamTtfbUs => self.length(outcome.split().upstream_ttfb),
             Field::BodyUs => self.length(outcome.split().body),

@@ -180,6 +180,7 @@ mod tests {
             not_retried: None,
             resolve_ns: 0,
             queue_ns: 0,
+            authorize_ns: 0,
             number: 0,
         }
     }

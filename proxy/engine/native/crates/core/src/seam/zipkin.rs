@@ -371,6 +371,10 @@ impl Call<'_> {
             let until = told.last().map_or(outcome.ended_ns, |last| last.started_ns + last.queue_ns);
             events.push((until, format!("queue delay_ms={}", queue_ns / 1_000_000)));
         }
+        if outcome.authorize_ns >= WAIT_NS {
+            let until = told.first().map_or(outcome.ended_ns, |first| first.started_ns);
+            events.push((until, format!("authorize delay_ms={}", outcome.authorize_ns / 1_000_000)));
+        }
         if let Some(last) = told.last() {
             let waited_ns = last.sent_ns.saturating_sub(last.started_ns).saturating_sub(last.queue_ns);
             if waited_ns >= WAIT_NS {
