@@ -60,15 +60,16 @@ READ: Mapping[str, str] = {
     "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "where `zipkin` in OTEL_TRACES_EXPORTER sends, if no Configuration says "
     "(http://localhost:9411/api/v2/spans)",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "where spans go as OTLP if no Configuration names a collector, as http://host:4317; all calls are "
-    "sampled then unless a rate is written. For this one and the next six, `OTEL_EXPORTER_OTLP_TRACES_…` wins",
+    "sampled then unless a rate is written. For this one and the next eight, `OTEL_EXPORTER_OTLP_TRACES_…` wins",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc (without any), http/protobuf or http/json",
     "OTEL_EXPORTER_OTLP_INSECURE": "true: no TLS; unset, the scheme decides (as daprd: TLS)",
     "OTEL_EXPORTER_OTLP_HEADERS": "headers for the collector, as name=value,name=value, percent-encoded",
     "OTEL_EXPORTER_OTLP_TIMEOUT": "milliseconds of one export (10000)",
     "OTEL_EXPORTER_OTLP_CERTIFICATE": "a PEM file with roots that the collector's certificate is checked by (the system's)",
     "OTEL_EXPORTER_OTLP_COMPRESSION": "none: bodies are not gzipped, which they are from a KiB on",
-    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "no effect but a warning, as those of signals: a collector is shown no client certificate",
-    "OTEL_EXPORTER_OTLP_CLIENT_KEY": "likewise",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "a PEM file with the certificate, and what it is signed by, that a collector is "
+    "shown over TLS; read at the start",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY": "a PEM file with its key, without a password",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "where metrics are pushed as OTLP, which they are not by the common endpoint alone; the "
     "variables above count for them, and `OTEL_EXPORTER_OTLP_METRICS_…` wins",
     "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "where logs go, ours and those that the app exports to us, else where spans go; likewise for "

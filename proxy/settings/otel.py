@@ -4,6 +4,7 @@ Source: OpenTelemetry's environment variable specification and OTLP exporter con
 """
 
 import re
+import ssl
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
@@ -20,12 +21,13 @@ from telemetry.otlp.temporality import Temporality
 
 _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _PER_SIGNAL: Final = ("ENDPOINT", "PROTOCOL", "INSECURE", "HEADERS", "TIMEOUT", "CERTIFICATE", "COMPRESSION")
+_OF_CLIENT: Final = ("CLIENT_CERTIFICATE", "CLIENT_KEY")
 OTEL_VARIABLES: Final = frozenset(
     {
         *(
             f"{_PREFIX}{part}{which}"
             for part in ("", "TRACES_", "METRICS_", "LOGS_")
-            for which in _PER_SIGNAL
+            for which in (*_PER_SIGNAL, *_OF_CLIENT)
         ),
         *SDK_VARIABLES,
         "OTEL_TRACES_EXPORTER",
@@ -163,6 +165,7 @@ def _target(read: FlagReader, profile: Profile, signal: Signal, default: str = "
         headers=_headers(read, signal),
         timeout_s=_timeout_s(read, signal),
         certificate_pem=_certificate(read, signal),
+        client=_client(read, signal),
     )
 
 
@@ -231,6 +234,26 @@ def _certificate(read: FlagReader, signal: Signal) -> bytes:
         read.fault(variable, f"{path}: no certificate", "a file of PEM certificates")
         return b""
     return pem
+
+
+def _client(read: FlagReader, signal: Signal) -> tuple[str, str] | None:
+    """The files of the certificate that a collector is shown."""
+    of_certificate, certificate = _told(read, signal, variable="OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE")
+    of_key, key = _told(read, signal, variable="OTEL_EXPORTER_OTLP_CLIENT_KEY")
+    if not certificate and not key:
+        return None
+    if not certificate or not key:
+        absent, present = (of_key, of_certificate) if certificate else (of_certificate, of_key)
+        read.fault(absent, "nothing", f"a file beside that of {present}")
+        return None
+    from telemetry.otlp.senders import load_client  # noqa: PLC0415 - with what it imports it would slow every start
+
+    try:
+        load_client(ssl.create_default_context(), certificate, key)
+    except (OSError, ValueError) as error:
+        read.fault(of_certificate, f"{certificate} with {key}: {error}", "a certificate and its key, in PEM")
+        return None
+    return certificate, key
 
 
 def _limits(read: FlagReader) -> ExportLimits:

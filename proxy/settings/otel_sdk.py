@@ -13,10 +13,7 @@ _PARENT_BASED: Final = "parentbased_"
 _RATIO: Final = "traceidratio"
 _SAMPLERS: Final = ("always_on", "always_off", _RATIO)
 _FOREIGN: Final = frozenset({"jaeger_remote", "parentbased_jaeger_remote", "xray"})
-_NO_CERTIFICATE: Final = "a collector is shown no client certificate"
 _NOT_AS_DAPRD: Final = "daprd does not read it"
-_OTLP_PREFIX: Final = "OTEL_EXPORTER_OTLP_"
-_SIGNALS: Final = ("", "TRACES_", "METRICS_", "LOGS_")
 #: With effect, but not as daprd.
 SDK_VARIABLES: Final = frozenset(
     {"OTEL_SDK_DISABLED", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_METRICS_EXPORTER"}
@@ -50,8 +47,6 @@ def sdk_warnings(read: FlagReader, profile: Profile) -> list[str]:
         *_unused(
             read, "headers are those of spec.tracing.accept of a Configuration", variable="OTEL_PROPAGATORS"
         ),
-        *_unused_by_signal(read, _NO_CERTIFICATE, variable="OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
-        *_unused_by_signal(read, _NO_CERTIFICATE, variable="OTEL_EXPORTER_OTLP_CLIENT_KEY"),
     ]
     if profile == "daprd":
         return [
@@ -101,12 +96,6 @@ def _sampler_warnings(read: FlagReader) -> list[str]:
 
 def _unused(read: FlagReader, reason: str, *, variable: str) -> list[str]:
     return [f"{variable} has no effect: {reason}"] if _word(read, variable=variable) else []
-
-
-def _unused_by_signal(read: FlagReader, reason: str, *, variable: str) -> list[str]:
-    """The common variable, and those of the signals."""
-    names = [variable.replace(_OTLP_PREFIX, f"{_OTLP_PREFIX}{signal}") for signal in _SIGNALS]
-    return [line for name in names for line in _unused(read, reason, variable=name)]
 
 
 def _ratio(read: FlagReader, *, variable: str) -> float:

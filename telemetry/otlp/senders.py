@@ -4,9 +4,10 @@ import asyncio
 import ssl
 import zlib
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from telemetry.errors import ExportError
+from telemetry.errors import ExporterConfigError, ExportError
 from telemetry.otlp.target import SERVICES, OtlpTarget, Signal
 from telemetry.post import HttpPoster, PostTarget
 
@@ -38,7 +39,7 @@ class HttpSender:
     """POSTs requests, gzipped from a KiB on. `marks`: headers beside those of the target."""
 
     def __init__(self, target: OtlpTarget, signal: Signal, marks: tuple[tuple[str, str], ...] = ()) -> None:
-        """Raises: ExporterConfigError when the target is no address."""
+        """Raises: ExporterConfigError when the target is no address, or its client certificate can't be used."""
         kind = "application/json" if target.is_json else "application/x-protobuf"
         self._is_compressed = target.is_compressed
         self._poster = HttpPoster(
@@ -67,16 +68,43 @@ class HttpSender:
 
 
 def _tls(target: OtlpTarget) -> ssl.SSLContext | None:
-    if not target.is_secure or not target.certificate_pem:
+    if not target.is_secure or not (target.certificate_pem or target.client):
         return None
-    return ssl.create_default_context(cadata=target.certificate_pem.decode("ascii"))
+    context = ssl.create_default_context(cadata=target.certificate_pem.decode("ascii") or None)
+    if target.client is not None:
+        try:
+            load_client(context, *target.client)
+        except (OSError, ValueError) as error:
+            raise _unusable_client(target.client, error) from error
+    return context
+
+
+def load_client(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Have a server be shown a certificate, from files. Raises: OSError, ValueError for such as can't be used."""
+
+    def no_password() -> str:
+        raise ValueError("the key has a password, expected one without")
+
+    context.load_cert_chain(certificate, key, password=no_password)
+
+
+def _unusable_client(files: tuple[str, str], error: Exception) -> ExporterConfigError:
+    return ExporterConfigError("otlp", f"client certificate {files[0]} with key {files[1]}: {error}")
 
 
 class GrpcSender:
     """Calls `Export`. Mutable state: the channel, once there is one."""
 
     def __init__(self, target: OtlpTarget, signal: Signal, marks: tuple[tuple[str, str], ...] = ()) -> None:
+        """Raises: ExporterConfigError when the files of its client certificate can't be read."""
         self._target = target
+        self._client: tuple[bytes, bytes] | tuple[None, None] = (None, None)
+        if target.is_secure and target.client is not None:
+            certificate, key = target.client
+            try:
+                self._client = Path(certificate).read_bytes(), Path(key).read_bytes()
+            except OSError as error:
+                raise _unusable_client(target.client, error) from error
         self._method = _METHODS[signal]
         self._metadata = tuple((name.lower(), value) for name, value in (*marks, *target.headers))
         self._channel: grpc.aio.Channel | None = None
@@ -118,7 +146,8 @@ class GrpcSender:
             options.append(("grpc.enable_http_proxy", 0))
         if not target.is_secure:
             return grpc.aio.insecure_channel(target.address, options=options)
-        credentials = grpc.ssl_channel_credentials(target.certificate_pem or None)
+        certificate, key = self._client
+        credentials = grpc.ssl_channel_credentials(target.certificate_pem or None, key, certificate)
         return grpc.aio.secure_channel(target.address, credentials, options=options)
 
 

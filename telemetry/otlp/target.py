@@ -21,6 +21,7 @@ class OtlpTarget(Struct, frozen=True, kw_only=True):
     """A collector for one signal.
 
     port 0: that of the protocol. path: of HTTP, empty for the usual one. certificate_pem: roots in the place of the system's.
+    client: paths of the certificate and the key, in PEM, that a collector is shown over TLS.
     """
 
     host: str
@@ -33,6 +34,7 @@ class OtlpTarget(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     timeout_s: float = 10.0
     certificate_pem: bytes = b""
+    client: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"OtlpTarget({self.protocol}, {self.address})"  # headers hold keys

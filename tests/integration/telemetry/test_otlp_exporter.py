@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from msgspec.structs import replace
 
-from telemetry.errors import ExportError, PartialExportError
+from telemetry.errors import ExporterConfigError, ExportError, PartialExportError
 from telemetry.otlp.exporter import OtlpExporter, OtlpForwarder
 from telemetry.otlp.messages_pb2 import (
     PartialSuccess,
@@ -227,6 +228,58 @@ async def test_grpc_over_tls_checks_the_certificate(tmp_path: Path) -> None:
         with pytest.raises(ExportError):
             await exported(replace(target, certificate_pem=b"", timeout_s=5.0))
     assert len(collector.requests) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mutual:
+    """Servers that demand a certificate, and what their clients have."""
+
+    http: ssl.SSLContext
+    grpc: grpc.ServerCredentials
+    root_pem: bytes
+    client: tuple[str, str]
+
+
+def mutual(folder: Path) -> Mutual:
+    ca = WebCa()
+    certificate, key = ca.leaf("localhost")
+    files = folder / "client.pem", folder / "client.key"
+    for file, pem in zip(files, ca.leaf(), strict=True):
+        file.write_bytes(pem)
+    rpc = grpc.ssl_server_credentials([(key, certificate)], ca.root_pem, require_client_auth=True)
+    return Mutual(
+        ca.server_context("localhost", clients=ca), rpc, ca.root_pem, (str(files[0]), str(files[1]))
+    )
+
+
+async def test_collector_that_demands_a_certificate_is_shown_one_over_http(tmp_path: Path) -> None:
+    tls = mutual(tmp_path)
+    async with collecting(tls=tls.http) as collector:
+        target = http_target(collector, host="localhost", is_secure=True, certificate_pem=tls.root_pem)
+        await exported(replace(target, client=tls.client))
+        with pytest.raises(ExportError):
+            await exported(target)
+    assert len(collector.bodies) == 1
+
+
+async def test_collector_that_demands_a_certificate_is_shown_one_over_grpc(tmp_path: Path) -> None:
+    tls = mutual(tmp_path)
+    async with grpc_collecting(tls=tls.grpc) as collector:
+        target = replace(
+            collector.target, host="localhost", is_secure=True, certificate_pem=tls.root_pem, timeout_s=5.0
+        )
+        await exported(replace(target, client=tls.client))
+        with pytest.raises(ExportError):
+            await exported(target)
+    assert len(collector.requests) == 1
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+async def test_client_certificate_that_is_gone_is_said(tmp_path: Path, protocol: Any) -> None:
+    gone = str(tmp_path / "gone.pem")
+    target = OtlpTarget(host="localhost", port=1, protocol=protocol, client=(gone, gone))
+    with pytest.raises(ExporterConfigError, match=r"client certificate .*gone\.pem"):
+        await exported(target)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -11,6 +11,7 @@ from proxy.settings.parsing import parse
 from proxy.settings.values import OtelSettings, Profile
 from telemetry.exporting import ExportLimits
 from telemetry.otlp.target import OtlpTarget
+from tests.support.web_pki import WebCa
 
 COMMON = "OTEL_EXPORTER_OTLP_"
 TRACES = "OTEL_EXPORTER_OTLP_TRACES_"
@@ -189,6 +190,26 @@ def test_certificate_is_read(root: Path, tmp_path: Path) -> None:
     pem.write_text("-----BEGIN CERTIFICATE-----\n")
     env = {f"{COMMON}ENDPOINT": "https://c:1", f"{COMMON}CERTIFICATE": str(pem)}
     assert target(root, env).certificate_pem.startswith(b"-----BEGIN")
+
+
+def test_client_certificate_is_read_by_signal(root: Path, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
+    for file, pem in zip((certificate, key), WebCa().leaf(), strict=True):
+        file.write_bytes(pem)
+    env = {
+        f"{COMMON}ENDPOINT": "https://c:1",
+        f"{COMMON}CLIENT_CERTIFICATE": "/nowhere.pem",
+        f"{TRACES}CLIENT_CERTIFICATE": str(certificate),
+        f"{COMMON}CLIENT_KEY": str(key),
+        f"{COMMON}METRICS_CLIENT_CERTIFICATE": str(certificate),
+        f"{COMMON}LOGS_CLIENT_CERTIFICATE": str(certificate),
+    }
+    assert target(root, env).client == (str(certificate), str(key))
+    with pytest.raises(ConfigError, match=f"{TRACES}CLIENT_CERTIFICATE.*in PEM"):
+        read(root, {**env, f"{COMMON}CLIENT_KEY": str(certificate)})
+    del env[f"{COMMON}CLIENT_KEY"]
+    with pytest.raises(ConfigError, match=f"{COMMON}CLIENT_KEY.*beside that of {TRACES}CLIENT_CERTIFICATE"):
+        read(root, env)
 
 
 def test_resource_and_batches(root: Path) -> None:

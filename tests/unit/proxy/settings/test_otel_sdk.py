@@ -100,10 +100,6 @@ def test_exporter_of_metrics_that_changes_nothing_is_told(root: Path, names: str
     "variable",
     [
         "OTEL_PROPAGATORS",
-        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-        "OTEL_EXPORTER_OTLP_CLIENT_KEY",
-        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
-        "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE",
     ],
 )
 @pytest.mark.parametrize("profile", ["production", "daprd"])
