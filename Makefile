@@ -84,7 +84,7 @@ STOCK := .cache/stock
 ROUTERS := $(STOCK)/routers
 SDKS := $(STOCK)/dapr
 stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers \
-		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/consul $(STOCK)/opa $(SDKS)/go/sdk) \
+		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/jaeger $(STOCK)/consul $(STOCK)/opa $(SDKS)/go/sdk) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built $(STOCK)/zipkin) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built $(SDKS)/node/built) \
 	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built $(STOCK)/xds/built
@@ -103,6 +103,9 @@ $(STOCK)/resolvers: $(wildcard tests/stock/resolvers/*)
 
 $(STOCK)/collector: $(wildcard tests/stock/collector/*)
 	go build -C tests/stock/collector -o $(CURDIR)/$@ .
+
+$(STOCK)/jaeger: $(wildcard tests/stock/jaeger/*)
+	go build -C tests/stock/jaeger -o $(CURDIR)/$@ github.com/jaegertracing/jaeger/cmd/all-in-one
 
 $(STOCK)/consul: $(wildcard tests/stock/consul/*)
 	go build -C tests/stock/consul -o $(CURDIR)/$@ .
