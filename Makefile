@@ -84,7 +84,8 @@ STOCK := .cache/stock
 ROUTERS := $(STOCK)/routers
 SDKS := $(STOCK)/dapr
 stock: $(if $(shell command -v go),$(STOCK)/go/stock $(STOCK)/h2spec $(STOCK)/actionlint $(ROUTERS)/go/routers \
-		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/jaeger $(STOCK)/consul $(STOCK)/opa $(SDKS)/go/sdk) \
+		$(STOCK)/daprd/daprd $(STOCK)/daprd/sentry $(STOCK)/resolvers $(STOCK)/collector $(STOCK)/jaeger $(STOCK)/consul $(STOCK)/opa \
+		$(STOCK)/extauthz $(SDKS)/go/sdk) \
 	$(if $(shell command -v mvn),$(STOCK)/java/built $(ROUTERS)/java/built $(SDKS)/java/built $(STOCK)/zipkin) \
 	$(if $(shell command -v npm),$(STOCK)/node/built $(ROUTERS)/node/built $(SDKS)/node/built) \
 	$(if $(shell command -v cargo),$(STOCK)/rust/release/stock) $(SDKS)/python/built $(STOCK)/xds/built
@@ -112,6 +113,9 @@ $(STOCK)/consul: $(wildcard tests/stock/consul/*)
 
 $(STOCK)/opa: $(wildcard tests/stock/opa/*)
 	go build -C tests/stock/opa -o $(CURDIR)/$@ .
+
+$(STOCK)/extauthz: $(wildcard tests/stock/extauthz/*)
+	go build -C tests/stock/extauthz -o $(CURDIR)/$@ istio.io/istio/samples/extauthz/cmd/extauthz
 
 # Envoy's messages. Their package has files of OpenTelemetry's as well, of another version: it can't be in our environment.
 $(STOCK)/xds/built: $(VENV)/.ready
