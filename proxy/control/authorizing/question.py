@@ -14,6 +14,7 @@ from proxy.contract.plan import Op, Plan
 from proxy.deciding.app_plan import STRIP
 from proxy.settings.values import Settings
 from proxy.wire.edits import HOP_BY_HOP, compile_edits, listed, spelled, target_of
+from proxy.wire.target import invoked
 
 OUTBOUND: Final = "http:"  # how names of handlers begin that stand before calls of our own app: they are asked about its own request
 _MOVING: Final = frozenset({Op.DAPR_PATH, Op.PATH, Op.BASE})
@@ -92,11 +93,17 @@ def question(
 
 
 def told_target(plan: Plan, head: RequestHead, *, is_outbound: bool) -> str:
-    """The target that the app will be sent; of a request of our own app, where nothing moved it, the one that it asked for."""
+    """The target that the app will be sent; of a request of our own app by a path of Dapr's API, where nothing moved it, behind that of the
+    API as it asked for it: no spelling of what is sent leads round a rule.
+    """
     edits = tuple(edit for edit in plan.routes[0].edits if edit.op in _MOVING)
-    if is_outbound and not any(edit.op is Op.PATH for edit in edits):
-        edits = ()
+    is_moved = any(edit.op is Op.PATH for edit in edits)
+    if is_outbound and not is_moved:
+        edits = tuple(edit for edit in edits if edit.op is Op.DAPR_PATH)
     found = target_of(compile_edits(edits), head) if edits else head.target
+    named = invoked(head.path) if is_outbound and not is_moved and edits else None
+    if named is not None:
+        found = b"/v1.0/invoke/%s/method%s" % (named[0].encode(), found)
     text = found.decode("latin-1")
     if "://" in text.partition("?")[0] and not text.startswith("/"):  # absolute-form (RFC 9112 §3.2.2)
         parts = urlsplit(text)

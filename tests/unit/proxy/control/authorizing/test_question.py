@@ -53,13 +53,26 @@ def test_caller_of_a_call_that_goes_out_is_our_app() -> None:
         ((), "judge", "/v1.0/invoke/shop/method/a//b?x=1"),
         ((Edit(op=Op.DAPR_PATH, data=b"method"),), "judge", "/a/b?x=1"),
         ((Edit(op=Op.PATH, data=b"/moved"),), "judge", "/moved?x=1"),
-        ((Edit(op=Op.DAPR_PATH, data=b"method"),), "http:0:m", "/v1.0/invoke/shop/method/a//b?x=1"),
+        ((Edit(op=Op.DAPR_PATH, data=b"method"),), "http:0:m", "/v1.0/invoke/shop/method/a/b?x=1"),
         ((Edit(op=Op.PATH, data=b"/moved"),), "http:0:m", "/moved?x=1"),
         ((Edit(op=Op.DAPR_PATH, data=b"method"),), "app:0:m", "/a/b?x=1"),
     ],
 )
 def test_target_is_the_one_that_the_app_will_get(edits: Edits, name: str, expected: str) -> None:
     assert told(plan(*edits), "/v1.0/invoke/shop/method/a//b?x=1", name).target == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1.0/invoke/shop/method/x/../admin",
+        "/v1.0/invoke/shop/method//admin",
+        "//v1.0/invoke/shop/method/admin",
+    ],
+)
+def test_no_spelling_of_our_own_apps_request_is_told_that_is_not_sent(path: str) -> None:
+    made = plan(Edit(op=Op.DAPR_PATH, data=b"method"))
+    assert told(made, path, "http:0:m").target == "/v1.0/invoke/shop/method/admin"
 
 
 def test_what_ends_at_this_hop_is_not_told() -> None:
