@@ -20,8 +20,8 @@ NO_TIME = [
 
 @pytest.mark.parametrize("name", ["postern-timeout", "postern-deadline", "x-envoy-expected-rq-timeout-ms"])
 async def test_call_ends_with_its_callers_time(engine: str, hops: str, name: str) -> None:
-    value = round(time.time() * 1_000) + 600 if name == "postern-deadline" else 600
     async with raw_app(Never()) as port, leading(engine, hops, port) as way, connect(way.port) as caller:
+        value = round(time.time() * 1_000) + 600 if name == "postern-deadline" else 600
         response = await caller.request("GET", "/", headers=[(name, str(value))])
         outcome = await way.front.seen.outcome()
     assert (response.status, response.get("postern-error")) == (504, "timeout")

@@ -1,5 +1,6 @@
 """`spec.tracing`: each field changes what spans are begun from and what they say, on both engines."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -73,9 +74,14 @@ async def test_spans_in_memory_say_the_same_and_callees_name_the_route(
         )
         trace_id = dict(answer.headers)["traceparent"].split("-")[1]
         found: dict[str, Any] = {}
-        for sidecar in (web, shop):
-            told = json.loads((await sidecar.admin(f"/trace?id={trace_id}")).body)
-            found |= {span["kind"]: span["tags"] for span in told["spans"]}
+
+        async def are_there() -> bool:  # a call's only once it is quite over
+            for sidecar in (web, shop):
+                told = json.loads((await sidecar.admin(f"/trace?id={trace_id}")).body)
+                found.update({span["kind"]: span["tags"] for span in told["spans"]})
+            return len(found) == 2
+
+        await eventually(are_there)
     assert found["CLIENT"]["url.full"].endswith("/echo?a=1")
     assert (found["CLIENT"]["baggage.tenant"], found["SERVER"]["baggage.tenant"]) == ("b", "b")
     assert found["SERVER"]["http.route"] == "/{word}"
@@ -134,9 +140,12 @@ async def test_rules_sample_new_traces_and_a_header_forces_them(
     assert await flags("/echo") == "00"
     assert await flags("/status?code=200") == "01"
     assert await flags("/status?code=200", unsampled) == "00"
-    found = [await flags("/echo", debug) for _ in range(8)]
-    assert found[:2] == ["01", "01"]
-    assert "00" in found
+    assert [await flags("/echo", debug) for _ in range(2)] == ["01", "01"]
+
+    async def is_used_up() -> bool:  # more than two in a second, which takes a machine that makes them
+        return "00" in await asyncio.gather(*(flags("/echo", debug) for _ in range(20)))
+
+    await eventually(is_used_up)
     assert await flags("/echo", ("postern-trace", "1")) == "01"
     assert await flags("/echo", unsampled, ("postern-trace", "1")) == "01"
     assert await flags("/echo", ("postern-trace", "0")) == "00"
