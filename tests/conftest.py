@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import netns
 from tests.support.apps import App, start_grpc_app, start_http_app
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, SharedSentry, shared_sentry
 from tests.support.netns import Host
 from tests.support.processes import Processes
 
@@ -62,10 +62,17 @@ async def grpc_app(processes: Processes) -> App:
     return await start_grpc_app(processes)
 
 
+@pytest.fixture(scope="session")
+def shared() -> Iterator[SharedSentry]:
+    """A sentry for the meshes of this worker that last for one test and leave it alone: one costs as much as a sidecar."""
+    with shared_sentry() as started:
+        yield started
+
+
 @pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    """A mesh without sidecars yet; see `Mesh.sidecar`."""
-    async with Mesh(tmp_path) as started:
+async def mesh(tmp_path: Path, shared: SharedSentry) -> AsyncIterator[Mesh]:
+    """A mesh without sidecars yet; see `Mesh.sidecar`. One that is to have a sentry of its own calls `start_sentry` first."""
+    async with Mesh(tmp_path, shared=shared) as started:
         yield started
 
 

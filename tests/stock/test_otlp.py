@@ -14,7 +14,7 @@ from tests.integration.mesh.test_otlp import SOON, call, ids
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.stock.programs import BUILT, GO_INSTALL, Program
 from tests.support.engines import ENGINES
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, SharedSentry
 from tests.support.ports import free_port
 from tests.support.processes import REPOSITORY, Processes
 
@@ -78,9 +78,12 @@ async def has(collector: Collector, service: str, count: int) -> list[dict[str, 
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf", "http/json"])
-async def test_real_collector_takes_our_spans(tmp_path: Path, protocol: str) -> None:
+async def test_real_collector_takes_our_spans(tmp_path: Path, shared: SharedSentry, protocol: str) -> None:
     needed(COLLECTOR)
-    async with Mesh(tmp_path) as mesh, real_collector(mesh.processes, tmp_path) as (behind, rpc, http):
+    async with (
+        Mesh(tmp_path, shared=shared) as mesh,
+        real_collector(mesh.processes, tmp_path) as (behind, rpc, http),
+    ):
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{rpc if protocol == 'grpc' else http}",
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
@@ -101,10 +104,13 @@ async def test_real_collector_takes_our_spans(tmp_path: Path, protocol: str) -> 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_real_go_app_reaches_a_real_collector_through_us(
-    tmp_path: Path, engine: str, protocol: str
+    tmp_path: Path, shared: SharedSentry, engine: str, protocol: str
 ) -> None:
     needed(COLLECTOR)
-    async with Mesh(tmp_path) as mesh, real_collector(mesh.processes, tmp_path) as (behind, rpc, _):
+    async with (
+        Mesh(tmp_path, shared=shared) as mesh,
+        real_collector(mesh.processes, tmp_path) as (behind, rpc, _),
+    ):
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{rpc}", **SOON}
         web = await mesh.sidecar("web", flags=("--engine", engine), env=env)
         port = web.grpc_port if protocol == "grpc" else web.http_port
@@ -121,9 +127,14 @@ async def test_real_go_app_reaches_a_real_collector_through_us(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-async def test_python_app_reaches_a_collector_through_us(tmp_path: Path, engine: str, protocol: str) -> None:
+async def test_python_app_reaches_a_collector_through_us(
+    tmp_path: Path, shared: SharedSentry, engine: str, protocol: str
+) -> None:
     needed(COLLECTOR, PYTHON)
-    async with Mesh(tmp_path) as mesh, real_collector(mesh.processes, tmp_path) as (behind, _, http):
+    async with (
+        Mesh(tmp_path, shared=shared) as mesh,
+        real_collector(mesh.processes, tmp_path) as (behind, _, http),
+    ):
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{http}",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",

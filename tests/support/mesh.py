@@ -1,6 +1,8 @@
 """A mesh of real processes: one sentry, as many sidecars as a test asks for, in a runtime root of their own.
 
 The root lies in a short folder of its own under the system's temporary one (unix socket paths end at 108 bytes), so that meshes never meet.
+Those of one test after the other may share a sentry; of those that run at the same time only one, as sidecars with the same trust anchors
+find each other.
 """
 
 import asyncio
@@ -9,7 +11,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +26,8 @@ from tests.support.readiness import HEALTH, OUTBOUND_HEALTH, wait_status
 
 READY_S: Final = 60.0
 DAPR_APP_ID: Final = "dapr-app-id"
+_SENTRY: Final = ("--healthz-port", "0", "--trust-domain", "localhost")
+_CONTROL_PLANE: Final = {"NAMESPACE": "default"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +60,46 @@ class Sidecar:
         return await self.process.end(timeout_s=60.0)
 
 
-class Mesh:
-    """Starts a sentry with the first sidecar; ends all at its own end and proves that nothing is left. Use as `async with`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSentry:
+    """A sentry of no mesh, which asks for no proof: how sidecars are told of it."""
 
-    def __init__(self, files: Path, *, with_sentry: bool = True) -> None:
+    flags: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@contextmanager
+def shared_sentry() -> Iterator[SharedSentry]:
+    """Run one; raises LeftoverError at its end."""
+    root = Path(tempfile.mkdtemp(prefix="psentry-"))
+    address, store = root / "sentry.sock", root / "authority"
+    where = ("--unix-socket", str(address), "--issuer-credentials", str(store), "--insecure-validator")
+    try:
+        with Processes() as processes:
+            _start_ready(
+                processes, "sentry", (*where, *_SENTRY), name="shared sentry", env=_CONTROL_PLANE, cwd=root
+            )
+            flags = ("--sentry-address", f"unix:{address}")
+            yield SharedSentry(
+                flags=flags, env={"DAPR_TRUST_ANCHORS": (store / "ca.crt").read_text(encoding="ascii")}
+            )
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+class Mesh:
+    """Starts a sentry with the first sidecar, unless it is given a shared one; ends all at its own end and proves that nothing is left.
+
+    Use as `async with`.
+    """
+
+    def __init__(self, files: Path, *, with_sentry: bool = True, shared: SharedSentry | None = None) -> None:
         self.files = files
         self.root = Path(tempfile.mkdtemp(prefix="pmesh-"))
         self.processes = Processes()
         self.sentry: Process | None = None
         self._with_sentry = with_sentry
+        self._shared = shared
         self._starting_sentry = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -97,14 +133,15 @@ class Mesh:
         return path
 
     async def start_sentry(self, *flags: str) -> Process:
-        """Start the mesh's sentry on the socket in the runtime root, if it doesn't run yet; `flags` are added to its own."""
+        """Start the mesh's own sentry on the socket in the runtime root, if it doesn't run yet; `flags` are added to its own."""
         async with self._starting_sentry:
             if self.sentry is None or not self.sentry.is_running:
                 folder = self.root / "sentry"
                 folder.mkdir(mode=0o700, exist_ok=True)
                 where = ("--runtime-path", str(self.root), "--unix-socket", str(folder / "sentry.sock"))
-                args = (*where, "--healthz-port", "0", "--trust-domain", "localhost", *flags)
-                self.sentry, _ = await self._start_ready("sentry", "sentry", args, {"NAMESPACE": "default"})
+                args = (*where, *_SENTRY, *flags)
+                self.sentry, _ = await self._start_ready("sentry", args, name="sentry", env=_CONTROL_PLANE)
+                self._shared = None
         return self.sentry
 
     async def sidecar(
@@ -124,10 +161,15 @@ class Mesh:
         `until_ready=False` returns once its listeners are bound: it may have no identity yet. `with_sentry=False`
         leaves a sentry that was ended as it is.
         """
-        if self._with_sentry and with_sentry:
-            await self.start_sentry()
+        shared, told = self._shared, dict(env or {})
         args = self.arguments(app_id, app=app, app_port=app_port, app_protocol=app_protocol, flags=flags)
-        process, ready = await self._start_ready("proxy", f"sidecar {app_id}", args, env or {})
+        if "--insecure-plaintext" in flags or not (self._with_sentry and with_sentry):
+            pass
+        elif shared is not None:
+            args, told = (*shared.flags, *args), {**shared.env, **told}
+        else:
+            await self.start_sentry()
+        process, ready = await self._start_ready("proxy", args, name=f"sidecar {app_id}", env=told)
         ports = ready["ports"]
         if until_ready and ports.get("http"):
             await asyncio.to_thread(wait_status, ports["http"], OUTBOUND_HEALTH, 204, process)
@@ -169,16 +211,21 @@ class Mesh:
         return (*own, *ports, *patient, *to_app, *flags)
 
     async def _start_ready(
-        self, module: str, name: str, args: tuple[str, ...], env: Mapping[str, str]
+        self, module: str, args: tuple[str, ...], *, name: str, env: Mapping[str, str]
     ) -> tuple[Process, dict[str, Any]]:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            command = [sys.executable, "-I", "-m", module, *args, "--ready-fd", str(theirs.fileno())]
-            process = self.processes.start(
-                command, name=name, env=env, cwd=self.files, pass_fds=(theirs.fileno(),)
-            )
-            theirs.close()
-            line = await asyncio.to_thread(
-                read_line, ours.fileno(), process, waited_for="ready line", timeout_s=READY_S
-            )
-        return process, json.loads(line)
+        return await asyncio.to_thread(
+            _start_ready, self.processes, module, args, name=name, env=env, cwd=self.files
+        )
+
+
+def _start_ready(
+    processes: Processes, module: str, args: tuple[str, ...], *, name: str, env: Mapping[str, str], cwd: Path
+) -> tuple[Process, dict[str, Any]]:
+    """Start a module and block until it says that it is ready: the process, and what it said."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-I", "-m", module, *args, "--ready-fd", str(theirs.fileno())]
+        process = processes.start(command, name=name, env=env, cwd=cwd, pass_fds=(theirs.fileno(),))
+        theirs.close()
+        line = read_line(ours.fileno(), process, waited_for="ready line", timeout_s=READY_S)
+    return process, json.loads(line)

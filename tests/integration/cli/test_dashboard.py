@@ -17,6 +17,7 @@ from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventua
 from tests.support.errors import ProcessEndedError
 from tests.support.fake_sidecars import FakeSidecar, fake_sidecars, tell
 from tests.support.http_client import connect, request
+from tests.support.mesh import SharedSentry
 from tests.support.ports import free_ports
 
 API = (
@@ -251,8 +252,10 @@ async def test_more_pages_than_anybody_opens_are_refused(board: Dashboard) -> No
     await eventually(is_free)
 
 
-async def test_stopped_sidecar_is_told_and_nothing_of_it_shown_as_live(tmp_path: Path) -> None:
-    async with standing(tmp_path) as made, dashboard(made.mesh.root) as board:
+async def test_stopped_sidecar_is_told_and_nothing_of_it_shown_as_live(
+    tmp_path: Path, shared: SharedSentry
+) -> None:
+    async with standing(tmp_path, shared=shared) as made, dashboard(made.mesh.root) as board:
         assert (await request(made.web.http_port, "GET", invoke("shop", "/items"))).status == 200
         edge = {"src": "web.default", "dst": "shop.default"}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.apps import App
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 from tests.support.processes import Process
 
 #: Allows everybody, but `web` at `/secret`.
@@ -53,10 +53,10 @@ async def standing(
     shop: tuple[str, ...] = (),
     web: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
+    shared: SharedSentry | None = None,
 ) -> AsyncIterator[Standing]:
-    """Start them; `flags` go to all, `shop` and `web` to one."""
-    async with Mesh(files) as mesh:
-        await mesh.start_sentry()
+    """Start them; `flags` go to all, `shop` and `web` to one. shared: for one test's alone, see `Mesh`."""
+    async with Mesh(files, shared=shared) as mesh:
         async with asyncio.TaskGroup() as tasks:
             http, grpc = tasks.create_task(mesh.http_app("shop")), tasks.create_task(mesh.grpc_app("echo"))
             caller = tasks.create_task(mesh.sidecar("web", flags=(*flags, *web), env=env))

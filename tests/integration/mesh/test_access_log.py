@@ -14,6 +14,7 @@ from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventua
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
+from tests.support.mesh import SharedSentry
 from tests.support.proto.echo_pb2 import EchoRequest
 
 
@@ -46,7 +47,7 @@ class Logged:
 
 @asynccontextmanager
 async def logging(
-    engine: str, files: Path, *flags: str, config: str = NO_SECRET_FOR_WEB
+    engine: str, files: Path, shared: SharedSentry, *flags: str, config: str = NO_SECRET_FOR_WEB
 ) -> AsyncIterator[Logged]:
     rules = files / "rules.yaml"
     rules.write_text(config)
@@ -54,13 +55,16 @@ async def logging(
     def to(app: str) -> tuple[str, ...]:
         return ("--access-log", str(files / f"{app}.log"), "--config", str(rules))
 
-    async with standing(files, flags=("--engine", engine, *flags), shop=to("shop"), web=to("web")) as mesh:
+    of_all = ("--engine", engine, *flags)
+    async with standing(files, flags=of_all, shop=to("shop"), web=to("web"), shared=shared) as mesh:
         yield Logged(mesh, files)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_call_has_a_line_with_every_key_at_both_sidecars(engine: str, tmp_path: Path) -> None:
-    async with logging(engine, tmp_path, "--access-log-headers", "user-agent") as logged:
+async def test_call_has_a_line_with_every_key_at_both_sidecars(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
+    async with logging(engine, tmp_path, shared, "--access-log-headers", "user-agent") as logged:
         trace_id = await logged.get("/bytes?n=7&card=visa", ("user-agent", 'curl "8"'))
         denied = await logged.get("/secret")
         out, refused = [json.loads(line) for line in (await logged.lines("web", 2))[:2]]
@@ -85,9 +89,11 @@ async def test_call_has_a_line_with_every_key_at_both_sidecars(engine: str, tmp_
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_grpc_calls_have_lines_with_their_code(engine: str, tmp_path: Path) -> None:
+async def test_grpc_calls_have_lines_with_their_code(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     async with logging(
-        engine, tmp_path, "--access-log-format", "verb,path,status,grpc_code,protocol"
+        engine, tmp_path, shared, "--access-log-format", "verb,path,status,grpc_code,protocol"
     ) as logged:
         async with grpc.aio.insecure_channel(f"localhost:{logged.mesh.web.grpc_port}") as channel:
             client = EchoClient(channel, metadata=(("dapr-app-id", "echo"),))
@@ -103,9 +109,11 @@ async def test_grpc_calls_have_lines_with_their_code(engine: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_template_and_filters_choose_what_is_written(engine: str, tmp_path: Path) -> None:
+async def test_template_and_filters_choose_what_is_written(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     flags = ("--access-log-format", "{method} {path} {status} {cause}", "--access-log-min-status", "400")
-    async with logging(engine, tmp_path, *flags) as logged:
+    async with logging(engine, tmp_path, shared, *flags) as logged:
         await logged.get("/bytes?n=1")
         await logged.get("/status?code=404")
         await logged.get("/secret")
@@ -119,9 +127,9 @@ async def test_template_and_filters_choose_what_is_written(engine: str, tmp_path
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_paths_are_told_as_people_read_them(engine: str, tmp_path: Path) -> None:
+async def test_paths_are_told_as_people_read_them(engine: str, tmp_path: Path, shared: SharedSentry) -> None:
     sent = ("/caf%C3%A9%20x/../a%2Fb", "/caf%C3%A9%20x/", "/a%253Bb;c", "/%C3%28", "/%22%5C")
-    async with logging(engine, tmp_path, "--access-log-format", "path") as logged:
+    async with logging(engine, tmp_path, shared, "--access-log-format", "path") as logged:
         for path in sent:
             await logged.get(path)
         lines = [json.loads(line)["path"] for line in await logged.lines("web", len(sent))]
@@ -129,9 +137,11 @@ async def test_paths_are_told_as_people_read_them(engine: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_sample_is_the_same_at_both_ends_and_has_every_denial(engine: str, tmp_path: Path) -> None:
+async def test_sample_is_the_same_at_both_ends_and_has_every_denial(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     flags = ("--access-log-format", "trace_id,path", "--access-log-sample", "4")
-    async with logging(engine, tmp_path, *flags) as logged:
+    async with logging(engine, tmp_path, shared, *flags) as logged:
         for _ in range(40):
             await logged.get("/bytes?n=1")
         for _ in range(3):
@@ -146,9 +156,11 @@ async def test_sample_is_the_same_at_both_ends_and_has_every_denial(engine: str,
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_no_line_is_lost_over_rotations_and_shutdown(engine: str, tmp_path: Path) -> None:
+async def test_no_line_is_lost_over_rotations_and_shutdown(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     flags = ("--access-log-format", "{path}", "--access-log-max-size", "2Ki", "--access-log-keep", "99")
-    async with logging(engine, tmp_path, *flags) as logged:
+    async with logging(engine, tmp_path, shared, *flags) as logged:
         for number in range(300):
             await logged.get(f"/bytes/{number}-{'x' * 20}")
         await asyncio.gather(*(one.end() for one in logged.mesh.sidecars))
@@ -160,9 +172,11 @@ async def test_no_line_is_lost_over_rotations_and_shutdown(engine: str, tmp_path
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_paths_are_hidden_where_urls_are_obfuscated(engine: str, tmp_path: Path) -> None:
+async def test_paths_are_hidden_where_urls_are_obfuscated(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     hidden = NO_SECRET_FOR_WEB + "  logging: {apiLogging: {obfuscateURLs: true}}\n"
-    async with logging(engine, tmp_path, config=hidden) as logged:
+    async with logging(engine, tmp_path, shared, config=hidden) as logged:
         await logged.get("/bytes?n=1")
         for app in ("web", "shop"):
             (line,) = await logged.lines(app, 1)
@@ -177,9 +191,11 @@ spec: {{logging: {{accessLog: {{{}}}}}}}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_configuration_says_what_is_in_it_also_when_it_changes(engine: str, tmp_path: Path) -> None:
+async def test_configuration_says_what_is_in_it_also_when_it_changes(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     first = CONFIGURED.format("format: 'verb,path,status', headers: [x-kind], minStatus: 400")
-    async with logging(engine, tmp_path, config=first) as logged:
+    async with logging(engine, tmp_path, shared, config=first) as logged:
         await logged.get("/bytes?n=1")
         await logged.get("/status?code=404", ("x-kind", "a"))
         (line,) = await logged.lines("web", 1)
@@ -195,10 +211,12 @@ async def test_configuration_says_what_is_in_it_also_when_it_changes(engine: str
         assert (await logged.lines("web", 3))[2:] == ["200 /bytes"]
 
 
-async def test_flags_win_over_the_configuration_and_without_a_log_it_says_so(tmp_path: Path) -> None:
+async def test_flags_win_over_the_configuration_and_without_a_log_it_says_so(
+    tmp_path: Path, shared: SharedSentry
+) -> None:
     config = CONFIGURED.format("format: path, sample: 1, slowerThan: 1h")
     flags = ("--access-log-format", "verb", "--access-log-slower", "0s")
-    async with logging("auto", tmp_path, *flags, config=config) as logged:
+    async with logging("auto", tmp_path, shared, *flags, config=config) as logged:
         await logged.get("/bytes?n=1")
         assert await logged.lines("web", 1) == ['{"verb":"GET"}']
         other = await logged.mesh.mesh.sidecar("other", flags=("--config", str(tmp_path / "rules.yaml")))
@@ -218,12 +236,14 @@ spec:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_lines_say_how_a_call_left_its_circuit_breaker(engine: str, tmp_path: Path) -> None:
+async def test_lines_say_how_a_call_left_its_circuit_breaker(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     resources = tmp_path / "resources"
     resources.mkdir()
     (resources / "guards.yaml").write_text(BREAKER)
     flags = ("--resources-path", str(resources), "--access-log-format", "{status} {cause} {breaker}")
-    async with logging(engine, tmp_path, *flags) as logged:
+    async with logging(engine, tmp_path, shared, *flags) as logged:
         for path in ("/status?code=200", "/status?code=500", "/status?code=500", "/status?code=200"):
             await logged.get(path)
         out, into = await logged.lines("web", 4), await logged.lines("shop", 3)

@@ -20,7 +20,7 @@ from tests.support.engines import ENGINES
 from tests.support.ext_authz import ExtAuthz, allowed, denied, ext_authz, option
 from tests.support.http_client import connect, request
 from tests.support.http_wire import Head, Response, read_head
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
 from tests.support.websocket import new_key
 
@@ -320,10 +320,12 @@ class HttpPlace:
 
 
 @pytest_asyncio.fixture(params=ENGINES, loop_scope="module")
-async def over_http(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[HttpPlace]:
+async def over_http(
+    request: pytest.FixtureRequest, tmp_path: Path, shared: SharedSentry
+) -> AsyncIterator[HttpPlace]:
     """One for the test."""
     engine = ("--engine", str(request.param))
-    async with http_judge() as judge, Mesh(tmp_path) as mesh:
+    async with http_judge() as judge, Mesh(tmp_path, shared=shared) as mesh:
         entry = {
             "http": f"http://127.0.0.1:{judge.port}/check",
             "toApp": ["x-user", "dapr-caller-app-id"],

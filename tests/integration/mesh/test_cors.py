@@ -13,7 +13,7 @@ from tests.integration.mesh.test_pipelines import component, configuration
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.http_wire import Response
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 
 SHOP: Final = "https://shop.example"
 LISTED: Final = ("--allowed-origins", SHOP)
@@ -104,12 +104,12 @@ async def test_listed_origin_may_read_a_refusal_in_grpc_web(sidecars: Sidecars, 
 
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_listed_origin_may_read_that_a_rate_limit_before_another_handler_refused_it(
-    tmp_path: Path, engine: str
+    tmp_path: Path, shared: SharedSentry, engine: str
 ) -> None:
     slow = component("slow", "ratelimit", maxRequestsPerSecond=0.01)
     guard = component("guard", "bearer", issuer="http://127.0.0.1:1", audience="shop")
     config = configuration(httpPipeline=[("slow", "ratelimit"), ("guard", "bearer")])
-    async with Mesh(tmp_path) as mesh:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         flags = (*_files(mesh, tmp_path, "limited", config, slow, guard), *LISTED, "--engine", engine)
         limited = await mesh.sidecar("limited", flags=flags)
         for status in (401, 429):

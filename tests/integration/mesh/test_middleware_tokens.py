@@ -17,7 +17,7 @@ from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.http_wire import Response
 from tests.support.issuer import Issuer, running_issuer
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 from tests.support.web_proxy import running_proxy
 
 NEWS_S = 20.0
@@ -49,9 +49,9 @@ class Place:
 
 
 @pytest_asyncio.fixture(params=ENGINES)
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path, shared: SharedSentry) -> AsyncIterator[Place]:
     """One for the test."""
-    async with running_issuer(tmp_path, is_secure=True) as issuer, Mesh(tmp_path) as mesh:
+    async with running_issuer(tmp_path, is_secure=True) as issuer, Mesh(tmp_path, shared=shared) as mesh:
         folder = tmp_path / "resources"
         folder.mkdir()
         http = await mesh.http_app()

@@ -15,7 +15,7 @@ from tests.integration.telemetry.collector import Collector, collecting
 from tests.integration.telemetry.test_otlp_exporter import GrpcCollector, grpc_collecting
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
 CONFIG = """
@@ -66,7 +66,9 @@ def check(found: dict[str, list[OtlpSpan]], trace: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-async def test_spans_go_where_the_variables_say(tmp_path: Path, engine: str, protocol: str) -> None:
+async def test_spans_go_where_the_variables_say(
+    tmp_path: Path, shared: SharedSentry, engine: str, protocol: str
+) -> None:
     trace = ids()
     async with collecting() as http, grpc_collecting() as rpc:
         collector: Collector | GrpcCollector = rpc if protocol == "grpc" else http
@@ -78,7 +80,7 @@ async def test_spans_go_where_the_variables_say(tmp_path: Path, engine: str, pro
             **SOON,
         }
         bodies = rpc.requests if protocol == "grpc" else http.bodies
-        async with standing(tmp_path, flags=("--engine", engine), env=env) as mesh:
+        async with standing(tmp_path, shared=shared, flags=("--engine", engine), env=env) as mesh:
             await call(mesh.web, trace)
 
             async def have_come() -> bool:
@@ -97,13 +99,15 @@ async def test_spans_go_where_the_variables_say(tmp_path: Path, engine: str, pro
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_three_exporters_get_every_span_at_the_end(tmp_path: Path, engine: str) -> None:
+async def test_three_exporters_get_every_span_at_the_end(
+    tmp_path: Path, shared: SharedSentry, engine: str
+) -> None:
     traces = [ids() for _ in range(5)]
     async with collecting() as zipkin, grpc_collecting() as otel:
         config = tmp_path / "traced.yaml"
         config.write_text(CONFIG.format(zipkin=zipkin.url, port=otel.port))
         flags = ("--engine", engine, "--config", str(config))
-        async with standing(tmp_path, flags=flags) as mesh:
+        async with standing(tmp_path, shared=shared, flags=flags) as mesh:
             for trace in traces:
                 await call(mesh.web, trace)
             for sidecar in mesh.sidecars:
@@ -117,7 +121,9 @@ async def test_three_exporters_get_every_span_at_the_end(tmp_path: Path, engine:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_spans_go_to_the_exporters_that_the_environment_names(tmp_path: Path, engine: str) -> None:
+async def test_spans_go_to_the_exporters_that_the_environment_names(
+    tmp_path: Path, shared: SharedSentry, engine: str
+) -> None:
     """Our own, and OpenTelemetry's of Zipkin, which is installed with us; one that is not is told of and left out."""
     pytest.importorskip("opentelemetry.exporter.zipkin.json")
     trace = ids()
@@ -127,7 +133,7 @@ async def test_spans_go_to_the_exporters_that_the_environment_names(tmp_path: Pa
             "OTEL_EXPORTER_ZIPKIN_ENDPOINT": zipkin.url,
             **SOON,
         }
-        async with standing(tmp_path, flags=("--engine", engine), env=env) as mesh:
+        async with standing(tmp_path, shared=shared, flags=("--engine", engine), env=env) as mesh:
             await call(mesh.web, trace)
 
             async def have_come() -> bool:
@@ -145,7 +151,7 @@ async def test_spans_go_to_the_exporters_that_the_environment_names(tmp_path: Pa
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 async def test_collector_that_does_not_answer_delays_neither_start_nor_call_nor_is_it_waited_for(
-    tmp_path: Path, protocol: str
+    tmp_path: Path, shared: SharedSentry, protocol: str
 ) -> None:
     """It takes connections and says nothing; the sidecar ends within the five seconds for the last batch."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -154,7 +160,7 @@ async def test_collector_that_does_not_answer_delays_neither_start_nor_call_nor_
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             **SOON,
         }
-        async with Mesh(tmp_path) as mesh:
+        async with Mesh(tmp_path, shared=shared) as mesh:
             app = await mesh.http_app("shop")
             shop = await mesh.sidecar("shop", app=app, env=env)
             for _ in range(20):
@@ -168,8 +174,10 @@ async def test_collector_that_does_not_answer_delays_neither_start_nor_call_nor_
             assert await shop.end() == 0
 
 
-async def test_faulty_variable_stops_the_start_and_tells_no_secret(tmp_path: Path) -> None:
-    async with Mesh(tmp_path) as mesh:
+async def test_faulty_variable_stops_the_start_and_tells_no_secret(
+    tmp_path: Path, shared: SharedSentry
+) -> None:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
             "OTEL_EXPORTER_OTLP_HEADERS": "api-key:hush",
@@ -179,8 +187,8 @@ async def test_faulty_variable_stops_the_start_and_tells_no_secret(tmp_path: Pat
         assert "hush" not in str(caught.value)
 
 
-async def test_deltas_of_all_pushes_add_up_to_the_calls(tmp_path: Path) -> None:
-    async with collecting() as http, Mesh(tmp_path) as mesh:
+async def test_deltas_of_all_pushes_add_up_to_the_calls(tmp_path: Path, shared: SharedSentry) -> None:
+    async with collecting() as http, Mesh(tmp_path, shared=shared) as mesh:
         env = {
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://127.0.0.1:{http.port}",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
@@ -214,8 +222,10 @@ async def test_deltas_of_all_pushes_add_up_to_the_calls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf", "http/json"])
-async def test_metrics_are_pushed_where_their_variable_says(tmp_path: Path, protocol: str) -> None:
-    async with collecting() as http, grpc_collecting() as rpc, Mesh(tmp_path) as mesh:
+async def test_metrics_are_pushed_where_their_variable_says(
+    tmp_path: Path, shared: SharedSentry, protocol: str
+) -> None:
+    async with collecting() as http, grpc_collecting() as rpc, Mesh(tmp_path, shared=shared) as mesh:
         port = rpc.port if protocol == "grpc" else http.port
         env = {
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://127.0.0.1:{port}",

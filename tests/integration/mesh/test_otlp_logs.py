@@ -12,7 +12,7 @@ from tests.integration.mesh.test_otlp import SOON
 from tests.integration.telemetry.test_otlp_exporter import GrpcCollector, grpc_collecting
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, SharedSentry
 
 
 def records(otel: GrpcCollector) -> list[tuple[str, str, LogRecord]]:
@@ -27,12 +27,14 @@ def records(otel: GrpcCollector) -> list[tuple[str, str, LogRecord]]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_log_and_access_log_reach_the_collector_with_their_traces(engine: str, tmp_path: Path) -> None:
+async def test_log_and_access_log_reach_the_collector_with_their_traces(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     async with grpc_collecting() as otel:
         url = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://127.0.0.1:{otel.port}"}
         env = {"OTEL_LOGS_EXPORTER": "otlp", **url, **SOON}
         flags = ("--engine", engine, "--access-log", "otlp")
-        async with standing(tmp_path, flags=flags, env=env) as mesh:
+        async with standing(tmp_path, shared=shared, flags=flags, env=env) as mesh:
             answer = await request(mesh.web.http_port, "GET", invoke("shop", "/bytes?n=1"))
             trace_id = dict(answer.headers)["traceparent"].split("-")[1]
             status = json.loads((await mesh.web.admin("/status")).body)["exporters"]
@@ -59,8 +61,9 @@ async def test_log_and_access_log_reach_the_collector_with_their_traces(engine: 
 
 async def test_without_the_variable_nothing_is_exported_and_a_dead_collector_costs_nothing(
     tmp_path: Path,
+    shared: SharedSentry,
 ) -> None:
-    async with grpc_collecting() as otel, Mesh(tmp_path) as mesh:
+    async with grpc_collecting() as otel, Mesh(tmp_path, shared=shared) as mesh:
         common = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{otel.port}", **SOON}
         web = await mesh.sidecar("web", env={"OTEL_LOGS_EXPORTER": "console", **common})
         assert await web.end() == 0

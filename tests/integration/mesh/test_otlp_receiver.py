@@ -27,7 +27,7 @@ from tests.integration.telemetry.collector import collecting
 from tests.integration.telemetry.test_otlp_exporter import SERVICE, grpc_collecting
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 from tests.support.ports import free_port
 
 PROTOBUF = ("content-type", "application/x-protobuf")
@@ -73,7 +73,9 @@ async def remembered(sidecar: Sidecar, trace: tuple[str, str]) -> list[dict[str,
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_every_way_of_exporting_reaches_collector_and_memory(tmp_path: Path, engine: str) -> None:
+async def test_every_way_of_exporting_reaches_collector_and_memory(
+    tmp_path: Path, shared: SharedSentry, engine: str
+) -> None:
     """gRPC and HTTP, protobuf and JSON, packed and plain; to an OTLP collector byte for byte, and to Zipkin."""
     traces = [ids() for _ in range(6)]
     bodies = [export(trace, value=secrets.token_hex(2000)) for trace in traces]
@@ -81,7 +83,7 @@ async def test_every_way_of_exporting_reaches_collector_and_memory(tmp_path: Pat
         config = tmp_path / "traced.yaml"
         config.write_text(CONFIG.format(zipkin=zipkin.url, port=otel.port))
         flags = ("--engine", engine, "--config", str(config))
-        async with Mesh(tmp_path) as mesh:
+        async with Mesh(tmp_path, shared=shared) as mesh:
             web = await mesh.sidecar("web", flags=flags, env=SOON)
             assert await by_grpc(web, bodies[0]) == b""
             assert await by_grpc(web, bodies[1], packed=True) == b""
@@ -121,10 +123,12 @@ spec:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_spans_of_app_and_proxies_are_one_tree(tmp_path: Path, engine: str) -> None:
+async def test_spans_of_app_and_proxies_are_one_tree(
+    tmp_path: Path, shared: SharedSentry, engine: str
+) -> None:
     """The app's span is the parent of the proxy's, as an instrumented app has it."""
     trace = ids()
-    async with standing(tmp_path, flags=("--engine", engine)) as mesh:
+    async with standing(tmp_path, shared=shared, flags=("--engine", engine)) as mesh:
         parent = f"00-{trace[0]}-{1:016x}-01"
         answer = await request(
             mesh.web.http_port, "GET", invoke("shop", "/echo"), headers=(("traceparent", parent),)
@@ -146,8 +150,8 @@ async def test_spans_of_app_and_proxies_are_one_tree(tmp_path: Path, engine: str
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_nonsense_is_refused_in_words(tmp_path: Path, engine: str) -> None:
-    async with Mesh(tmp_path) as mesh:
+async def test_nonsense_is_refused_in_words(tmp_path: Path, shared: SharedSentry, engine: str) -> None:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         web = await mesh.sidecar("web", flags=("--engine", engine))
         too_large = gzip.compress(bytes(5 << 20))
         for headers, body, status in (
@@ -171,10 +175,12 @@ async def test_nonsense_is_refused_in_words(tmp_path: Path, engine: str) -> None
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_app_that_serves_it_itself_loses_nothing(tmp_path: Path, engine: str) -> None:
+async def test_app_that_serves_it_itself_loses_nothing(
+    tmp_path: Path, shared: SharedSentry, engine: str
+) -> None:
     """Named by metadata or header, or routed to; and with the flag nothing is taken here."""
     trace = ids()
-    async with grpc_collecting() as app, Mesh(tmp_path) as mesh:
+    async with grpc_collecting() as app, Mesh(tmp_path, shared=shared) as mesh:
         http_app = await mesh.http_app("shop")
         await mesh.sidecar("shop", app=http_app, flags=("--engine", engine))
         await mesh.sidecar("otelcol", app_port=app.port, app_protocol="grpc", flags=("--engine", engine))
@@ -196,10 +202,12 @@ async def test_app_that_serves_it_itself_loses_nothing(tmp_path: Path, engine: s
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_sidecar_whose_collector_is_itself_keeps_spans_and_says_so(tmp_path: Path) -> None:
+async def test_sidecar_whose_collector_is_itself_keeps_spans_and_says_so(
+    tmp_path: Path, shared: SharedSentry
+) -> None:
     """As where one variable is meant for the app and reaches both."""
     port, trace = free_port(), ids()
-    async with Mesh(tmp_path) as mesh:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{port}", **SOON}
         web = await mesh.sidecar("web", flags=("--dapr-grpc-port", str(port)), env=env)
         await web.process.line("the OTLP collector is this sidecar itself")
@@ -210,9 +218,10 @@ async def test_sidecar_whose_collector_is_itself_keeps_spans_and_says_so(tmp_pat
 
 async def test_sidecar_whose_collector_is_itself_by_another_name_refuses_what_comes_back(
     tmp_path: Path,
+    shared: SharedSentry,
 ) -> None:
     port = free_port()
-    async with Mesh(tmp_path) as mesh:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://[::ffff:127.0.0.1]:{port}", **SOON}
         app = await mesh.http_app("shop")
         shop = await mesh.sidecar("shop", app=app, flags=("--dapr-grpc-port", str(port)), env=env)
@@ -231,9 +240,11 @@ async def test_sidecar_whose_collector_is_itself_by_another_name_refuses_what_co
         assert len(await remembered(shop, trace)) == 1
 
 
-async def test_app_that_floods_is_answered_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+async def test_app_that_floods_is_answered_and_what_is_lost_is_counted(
+    tmp_path: Path, shared: SharedSentry
+) -> None:
     """The collector is gone: memory and queue stay bounded, the answers say what was dropped, and calls go on."""
-    async with Mesh(tmp_path) as mesh:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
         app = await mesh.http_app("shop")
         shop = await mesh.sidecar("shop", app=app, env=env)
@@ -248,8 +259,8 @@ async def test_app_that_floods_is_answered_and_what_is_lost_is_counted(tmp_path:
         assert queue["queued"] + sum(queue["dropped"].values()) == 20 * 512
 
 
-async def test_token_is_asked_of_exporters_too(tmp_path: Path) -> None:
-    async with Mesh(tmp_path) as mesh:
+async def test_token_is_asked_of_exporters_too(tmp_path: Path, shared: SharedSentry) -> None:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         web = await mesh.sidecar("web", env={"DAPR_API_TOKEN": "hush"})
         answer = await request(web.http_port, "POST", "/v1/traces", headers=(PROTOBUF,), body=export(ids()))
         assert answer.status == 401

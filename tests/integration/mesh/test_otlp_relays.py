@@ -34,7 +34,7 @@ from tests.integration.telemetry.collector import collecting
 from tests.integration.telemetry.test_otlp_exporter import LOGS, METRICS, grpc_collecting
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 
 SERVICES: dict[Signal, str] = {"metrics": METRICS, "logs": LOGS}
 
@@ -69,8 +69,10 @@ async def counted(sidecar: Sidecar) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_metrics_and_logs_reach_the_collector_byte_for_byte(tmp_path: Path, engine: str) -> None:
-    async with grpc_collecting() as otel, Mesh(tmp_path) as mesh:
+async def test_metrics_and_logs_reach_the_collector_byte_for_byte(
+    tmp_path: Path, shared: SharedSentry, engine: str
+) -> None:
+    async with grpc_collecting() as otel, Mesh(tmp_path, shared=shared) as mesh:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{otel.port}", **SOON}
         web = await mesh.sidecar("web", flags=("--engine", engine), env=env)
         sent: dict[Signal, list[bytes]] = {
@@ -104,8 +106,10 @@ async def test_metrics_and_logs_reach_the_collector_byte_for_byte(tmp_path: Path
         assert otel.requests == []
 
 
-async def test_variable_of_a_signal_chooses_its_collector_and_http(tmp_path: Path) -> None:
-    async with collecting() as collector, Mesh(tmp_path) as mesh:
+async def test_variable_of_a_signal_chooses_its_collector_and_http(
+    tmp_path: Path, shared: SharedSentry
+) -> None:
+    async with collecting() as collector, Mesh(tmp_path, shared=shared) as mesh:
         url = f"http://127.0.0.1:{collector.port}/in"
         only = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": url, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf"}
         web = await mesh.sidecar("web", env={**only, **SOON})
@@ -152,9 +156,9 @@ def run_stock(kind: str, sidecar: Sidecar) -> None:
 
 
 @pytest.mark.parametrize("kind", ["grpc", "http"])
-async def test_stock_exporters_reach_the_collector(kind: str, tmp_path: Path) -> None:
+async def test_stock_exporters_reach_the_collector(kind: str, tmp_path: Path, shared: SharedSentry) -> None:
     pytest.importorskip(f"opentelemetry.exporter.otlp.proto.{kind}")
-    async with grpc_collecting() as otel, Mesh(tmp_path) as mesh:
+    async with grpc_collecting() as otel, Mesh(tmp_path, shared=shared) as mesh:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{otel.port}", **SOON}
         web = await mesh.sidecar("web", env=env)
         await asyncio.to_thread(run_stock, kind, web)
@@ -175,11 +179,11 @@ async def test_stock_exporters_reach_the_collector(kind: str, tmp_path: Path) ->
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", ["grpc", "http"])
 async def test_stock_exporters_without_a_collector_go_on_at_once(
-    kind: str, engine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: str, engine: str, tmp_path: Path, shared: SharedSentry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They neither retry nor fail; the sidecar says once what is missing, and counts."""
     pytest.importorskip(f"opentelemetry.exporter.otlp.proto.{kind}")
-    async with Mesh(tmp_path) as mesh:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         web = await mesh.sidecar("web", flags=("--engine", engine))
         for _ in range(2):
             await asyncio.to_thread(run_stock, kind, web)

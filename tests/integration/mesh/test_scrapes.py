@@ -16,7 +16,7 @@ from tests.support.apps import App
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
-from tests.support.mesh import DAPR_APP_ID, Mesh, Sidecar
+from tests.support.mesh import DAPR_APP_ID, Mesh, SharedSentry, Sidecar
 from tests.support.processes import REPOSITORY
 from tests.support.promtool import complaints
 from tests.support.proto.echo_pb2 import EchoRequest
@@ -56,10 +56,14 @@ async def test_idle_sidecar_has_few_series(engine: str, mesh: Mesh, http_app: Ap
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_names_of_busy_sidecars_are_as_prometheus_wants_them(engine: str, tmp_path: Path) -> None:
+async def test_names_of_busy_sidecars_are_as_prometheus_wants_them(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(NO_SECRET_FOR_WEB)
-    async with standing(tmp_path, flags=("--engine", engine), shop=("--config", str(rules))) as mesh:
+    async with standing(
+        tmp_path, shared=shared, flags=("--engine", engine), shop=("--config", str(rules))
+    ) as mesh:
         port = mesh.web.http_port
         for target in (
             "/v1.0/metadata",
@@ -98,8 +102,10 @@ def values(text: bytes, name: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_what_is_open_and_where_time_goes_is_told_on_both_sides(engine: str, tmp_path: Path) -> None:
-    async with standing(tmp_path, flags=("--engine", engine)) as mesh:
+async def test_what_is_open_and_where_time_goes_is_told_on_both_sides(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
+    async with standing(tmp_path, shared=shared, flags=("--engine", engine)) as mesh:
         web, shop = mesh.web, mesh.shop
         edge = '{direction="%s",dst="shop.default",src="web.default"}'
 

@@ -14,7 +14,7 @@ from tests.support.engines import ENGINES
 from tests.support.errors import HttpSyntaxError
 from tests.support.http_client import Connection, connect, request
 from tests.support.http_wire import read_head
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 
 INSTANCES = ("one", "two", "three")
 
@@ -47,10 +47,10 @@ class Shop:
 
 
 @pytest_asyncio.fixture(params=ENGINES)
-async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
+async def shop(request: pytest.FixtureRequest, tmp_path: Path, shared: SharedSentry) -> AsyncIterator[Shop]:
     """On each engine."""
     engine = ("--engine", str(request.param))
-    async with Mesh(tmp_path) as mesh:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         resource = mesh.write("resources/traffic.yaml", BY_TURNS)
         for name in INSTANCES:
             await mesh.sidecar("shop", app=await mesh.http_app(name), flags=engine)
@@ -99,12 +99,14 @@ class Fickle:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_instance_that_answers_badly_is_left_out_and_taken_back(engine: str, tmp_path: Path) -> None:
+async def test_instance_that_answers_badly_is_left_out_and_taken_back(
+    engine: str, tmp_path: Path, shared: SharedSentry
+) -> None:
     fickle = Fickle()
     async with AsyncExitStack() as stack:
         server = await asyncio.start_server(fickle, "127.0.0.1", 0)
         stack.callback(server.close)
-        mesh = await stack.enter_async_context(Mesh(tmp_path))
+        mesh = await stack.enter_async_context(Mesh(tmp_path, shared=shared))
         flags = ("--engine", engine, "--log-level", "info")
         resources = mesh.write("resources/traffic.yaml", OUTLIERS).parent
         await mesh.sidecar("shop", app=await mesh.http_app("well"), flags=flags)

@@ -13,7 +13,7 @@ from tests.support.apps import App
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
 from tests.support.http_wire import Response
-from tests.support.mesh import Mesh, Sidecar
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 
 RESILIENCY = """
 apiVersion: dapr.io/v1alpha1
@@ -60,10 +60,10 @@ class Shop:
 
 
 @pytest_asyncio.fixture(params=ENGINES)
-async def shop(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Shop]:
+async def shop(request: pytest.FixtureRequest, tmp_path: Path, shared: SharedSentry) -> AsyncIterator[Shop]:
     """On each engine."""
     engine = ("--engine", str(request.param))
-    async with Mesh(tmp_path) as mesh:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         mesh.write("resources/resiliency.yaml", RESILIENCY)
         resource = mesh.write(
             "resources/traffic.yaml", traffic("{retryBudget: {ratio: 0, minRetriesPerSecond: 0}}")
