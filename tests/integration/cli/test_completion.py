@@ -1,23 +1,41 @@
 """What the shell offers after Tab."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
 from nameresolution.host_registry import Entry, HostRegistry
+from proxy.cli.__main__ import main
 from tests.integration.cli.conftest import Commands
 
 
-async def offered(commands: Commands, *words: str) -> list[str]:
-    """What completes the last word."""
-    asked = {
+def asking(*words: str) -> dict[str, str]:
+    """What bash tells a command that is to complete the last word."""
+    return {
         "_POSTERN_COMPLETE": "complete_bash",
         "COMP_WORDS": " ".join(("postern", *words)),
         "COMP_CWORD": str(len(words)),
     }
-    process = commands.start(env=asked)
-    assert await process.ended(timeout_s=30.0) == 0
-    return process.output.split()
+
+
+@contextmanager
+def two_apps(root: Path) -> Iterator[None]:
+    """Entries of `cart` and `checkout`."""
+    registry = HostRegistry(root)
+    with (
+        closing(registry.register(Entry(app_id="cart", instance="a1", peer_port=1))),
+        closing(registry.register(Entry(app_id="checkout", instance="b2", peer_port=2))),
+    ):
+        yield
+
+
+async def test_command_completes_what_bash_asks_for(commands: Commands) -> None:
+    with two_apps(commands.mesh.root):
+        process = commands.start(env=asking("status", "c"))
+        assert await process.ended(timeout_s=30.0) == 0
+    assert process.output.split() == ["cart", "checkout"]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +48,6 @@ async def offered(commands: Commands, *words: str) -> list[str]:
         (("sidecar", "--engine", "n"), ["native"]),
         (("run", "--app-protocol", "grpc"), ["grpc", "grpcs"]),
         (("wait", "--ti"), ["--timeout"]),
-        (("status", "c"), ["cart", "checkout"]),
         (("wait", "ca"), ["cart"]),
         (("stop", "--instance", "a"), ["a1"]),
         (("invoke", "--from", "ch"), ["checkout"]),
@@ -42,15 +59,19 @@ async def offered(commands: Commands, *words: str) -> list[str]:
         (("completion", "z"), ["zsh"]),
     ],
 )
-async def test_flags_values_and_apps_are_offered(
-    commands: Commands, words: tuple[str, ...], found: list[str]
+def test_flags_values_and_apps_are_offered(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    found: list[str],
 ) -> None:
-    registry = HostRegistry(commands.mesh.root)
-    with (
-        closing(registry.register(Entry(app_id="cart", instance="a1", peer_port=1))),
-        closing(registry.register(Entry(app_id="checkout", instance="b2", peer_port=2))),
-    ):
-        assert sorted(await offered(commands, *words)) == found
+    """In this process: each start of the command costs as much as all of these."""
+    for name, value in {**asking(*words), "POSTERN_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    with two_apps(tmp_path):
+        assert main([]) == 0
+    assert sorted(capsys.readouterr().out.split()) == found
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Rules of AccessPolicies on the users behind calls, between real proxies and a real issuer, on both engines."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from tests.support.http_wire import Response
 from tests.support.issuer import Issuer, running_issuer
 from tests.support.mesh import Mesh, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # that of the issuer, which runs here
 
 
 def rules(issuer: Issuer, file: Path) -> str:
@@ -50,19 +53,26 @@ class Place:
         return await request(self.web.http_port, verb, invoke("shop", "/echo"), headers=headers)
 
 
-@pytest_asyncio.fixture(params=ENGINES)
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    """One for the test."""
-    async with running_issuer(tmp_path, is_secure=True) as issuer, Mesh(tmp_path) as mesh:
-        file = tmp_path / "keys.json"
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Place]:
+    """One for the module on each engine."""
+    files = tmp_path_factory.mktemp("tokens")
+    async with running_issuer(files, is_secure=True) as issuer, Mesh(files) as mesh:
+        file = files / "keys.json"
         file.write_text(json.dumps({"keys": issuer.keys[1:]}), encoding="utf-8")
         resources = mesh.write("resources/policy.yaml", rules(issuer, file)).parent
         engine = ("--engine", str(request.param))
         flags = (*engine, "--resources-path", str(resources))
         env = {"SSL_CERT_FILE": str(issuer.roots)}
-        await mesh.sidecar("shop", app=await mesh.http_app(), flags=flags, env=env)
-        await mesh.sidecar("echo", app=await mesh.grpc_app(), flags=flags, env=env)
-        yield Place(await mesh.sidecar("web", flags=engine), issuer, file)
+        http_app, grpc_app = await asyncio.gather(mesh.http_app(), mesh.grpc_app())
+        _, _, web = await asyncio.gather(
+            mesh.sidecar("shop", app=http_app, flags=flags, env=env),
+            mesh.sidecar("echo", app=grpc_app, flags=flags, env=env),
+            mesh.sidecar("web", flags=engine),
+        )
+        yield Place(web, issuer, file)
 
 
 async def test_rules_ask_for_claims_of_users(place: Place) -> None:

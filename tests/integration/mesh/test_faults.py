@@ -14,7 +14,7 @@ from tests.integration.mesh.standing import eventually, invoke
 from tests.integration.mesh.test_limits import HEAD, Scene
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, SharedSentry
 from tests.support.proto.echo_pb2 import EchoRequest
 
 OF_WEB = f"""{HEAD}  targets:
@@ -35,20 +35,22 @@ OF_SHOP = f"""{HEAD}  inbound:
 FLAG = "--enable-fault-injection"
 
 
-@pytest_asyncio.fixture(params=ENGINES)
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def scene(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Scene]:
     """On each engine: web injects faults into its calls, shop into those of other."""
     engine = ("--engine", str(request.param))
-    async with Mesh(tmp_path) as mesh:
+    files = tmp_path_factory.mktemp("faults")
+    async with Mesh(files) as mesh:
         of_shop = mesh.write("shop/traffic.yaml", OF_SHOP)
         of_web = mesh.write("web/traffic.yaml", OF_WEB)
-        log = ("--access-log", str(tmp_path / "web.log"))
+        log = ("--access-log", str(files / "web.log"))
 
         def flags(file: Path) -> tuple[str, ...]:
             return (*engine, FLAG, "--resources-path", str(file.parent))
 
         http_app, grpc_app = await asyncio.gather(mesh.http_app(), mesh.grpc_app())
-        await mesh.start_sentry()
         shop, echo, web, other = await asyncio.gather(
             mesh.sidecar("shop", app=http_app, flags=flags(of_shop)),
             mesh.sidecar("echo", app=grpc_app, flags=engine),
@@ -68,16 +70,16 @@ async def curl(url: str, *flags: str) -> tuple[int, str]:
     return process.returncode, out.decode()
 
 
-async def test_caller_sees_the_fault_and_who_injected_it(scene: Scene, tmp_path: Path) -> None:
+async def test_caller_sees_the_fault_and_who_injected_it(scene: Scene) -> None:
     base = f"http://127.0.0.1:{scene.web.http_port}"
     code, answer = await curl(base + invoke("shop", "/orders/7"))
     assert (code, answer.splitlines()[0].split()[1]) == (0, "503")
     assert "postern-fault: broken" in answer
-    code, answer = await curl(base + invoke("shop", "/orders/7/../../echo"), "--path-as-is")
-    assert "postern-fault" not in answer  # it is /echo
-    code, answer = await curl(base + invoke("shop", "/echo"), "--header", "X-Test: teapot")
+    code, answer = await curl(base + invoke("shop", "/orders/7/../../echo/1"), "--path-as-is")
+    assert "postern-fault" not in answer  # it is /echo/1
+    code, answer = await curl(base + invoke("shop", "/echo/1"), "--header", "X-Test: teapot")
     assert (answer.splitlines()[0].split()[1], "postern-fault: tagged" in answer) == ("418", True)
-    code, answer = await curl(base + invoke("shop", "/echo"))
+    code, answer = await curl(base + invoke("shop", "/echo/1"))
     assert (answer.splitlines()[0].split()[1], "postern-fault" in answer) == ("200", False)
     await eventually(
         lambda: scene.metric(scene.web, 'postern_faults_injected_total{fault="broken",kind="abort"} 1')
@@ -87,8 +89,10 @@ async def test_caller_sees_the_fault_and_who_injected_it(scene: Scene, tmp_path:
     assert broken["injected"] == {"abort": 1}
 
     async def logged() -> bool:
-        lines = (tmp_path / "web.log").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line)["fault"] for line in lines] == ["broken", None, "tagged", None]
+        text = (scene.mesh.files / "web.log").read_text(encoding="utf-8")
+        calls = [json.loads(line) for line in text.splitlines()]
+        ours = [call["fault"] for call in calls if call["path"] in ("/orders/7", "/echo/1")]
+        return ours == ["broken", None, "tagged", None]
 
     await eventually(logged)
 
@@ -111,11 +115,10 @@ async def test_callees_fault_is_for_the_callers_that_it_names(scene: Scene) -> N
     assert (answer.splitlines()[0].split()[1], "postern-fault" in answer) == ("200", False)
 
 
-async def test_without_the_flag_there_is_a_warning_and_no_fault(tmp_path: Path) -> None:
-    async with Mesh(tmp_path) as mesh:
+async def test_without_the_flag_there_is_a_warning_and_no_fault(tmp_path: Path, shared: SharedSentry) -> None:
+    async with Mesh(tmp_path, shared=shared) as mesh:
         file = mesh.write("web/traffic.yaml", OF_WEB)
         app = await mesh.http_app()
-        await mesh.start_sentry()
         _, web = await asyncio.gather(
             mesh.sidecar("shop", app=app), mesh.sidecar("web", flags=("--resources-path", str(file.parent)))
         )

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,12 @@ def traffic(body: str) -> str:
     return f"{HEAD}  {body}\n"
 
 
+UNLIMITED = {"shop": traffic("inbound: {}"), "web": traffic("targets: {}")}
+
+
 @dataclass
 class Scene:
-    """shop and echo behind limits, and two callers."""
+    """shop and echo behind limits, and two callers. Mutable state: how often the rules of each were changed."""
 
     mesh: Mesh
     shop: Sidecar
@@ -48,6 +52,15 @@ class Scene:
     other: Sidecar
     of_shop: Path
     of_web: Path
+    changes: Counter[Path] = field(default_factory=Counter)
+
+    async def rule(self, sidecar: Sidecar, text: str) -> None:
+        """Have these rules of shop or web in force."""
+        path = self.of_shop if sidecar is self.shop else self.of_web
+        if path.read_text() != text:
+            path.write_text(text)
+            self.changes[path] += 1
+            await sidecar.process.line(f"policies reloaded.*generation={1 + self.changes[path]}\\b")
 
     async def call(self, caller: Sidecar, path: str = "/echo", method: str = "GET") -> Response:
         """One call to shop."""
@@ -73,20 +86,21 @@ class Scene:
         return any(line.startswith(text) for line in found.body.decode().splitlines())
 
 
-@pytest_asyncio.fixture(params=ENGINES)
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
-    """On each engine."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def standing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Scene]:
+    """One for the module on each engine."""
     engine = ("--engine", str(request.param))
-    async with Mesh(tmp_path) as mesh:
-        of_shop = mesh.write("shop/traffic.yaml", RATES)
-        of_web = mesh.write("web/traffic.yaml", traffic("targets: {}"))
+    async with Mesh(tmp_path_factory.mktemp("limits")) as mesh:
+        of_shop = mesh.write("shop/traffic.yaml", UNLIMITED["shop"])
+        of_web = mesh.write("web/traffic.yaml", UNLIMITED["web"])
         of_echo = mesh.write("echo/traffic.yaml", ECHO_RATES)
 
         def flags(file: Path) -> tuple[str, ...]:
             return (*engine, "--resources-path", str(file.parent))
 
         http_app, grpc_app = await asyncio.gather(mesh.http_app(), mesh.grpc_app())
-        await mesh.start_sentry()
         shop, echo, web, other = await asyncio.gather(
             mesh.sidecar("shop", app=http_app, flags=flags(of_shop)),
             mesh.sidecar("echo", app=grpc_app, flags=flags(of_echo)),
@@ -96,7 +110,16 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield Scene(mesh, shop, echo, web, other, of_shop, of_web)
 
 
+@pytest_asyncio.fixture
+async def scene(standing: Scene) -> Scene:
+    """The same without limits of shop and web."""
+    await standing.rule(standing.shop, UNLIMITED["shop"])
+    await standing.rule(standing.web, UNLIMITED["web"])
+    return standing
+
+
 async def test_rates_hold_for_each_caller_and_say_so(scene: Scene) -> None:
+    await scene.rule(scene.shop, RATES)
     answers = [await scene.call(scene.web, method="POST") for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     refused = answers[2]
@@ -134,22 +157,21 @@ async def test_rates_hold_for_grpc_and_others_see_the_limit_in_trailers(scene: S
 
 
 async def test_limits_change_while_calls_flow_and_a_broken_file_changes_nothing(scene: Scene) -> None:
-    assert [(await scene.call(scene.web, method="POST")).status for _ in range(3)] == [200, 200, 429]
-    scene.of_shop.write_text(traffic("inbound: {rates: [{name: writes, requests: 100}]}"))
-    await scene.shop.process.line("policies reloaded.*generation=2")
-    await eventually(lambda: _is(scene.call(scene.web, method="POST"), 200))
-    scene.of_shop.write_text(traffic("inbound: {rates: [{name: writes, requests: none}]}"))
+    await scene.rule(scene.shop, traffic("inbound: {rates: [{name: all, requests: 2, per: 1m}]}"))
+    assert [(await scene.call(scene.web)).status for _ in range(3)] == [200, 200, 429]
+    await scene.rule(scene.shop, traffic("inbound: {rates: [{name: all, requests: 100}]}"))
+    await eventually(lambda: _is(scene.call(scene.web), 200))
+    scene.of_shop.write_text(traffic("inbound: {rates: [{name: all, requests: none}]}"))
     await scene.shop.process.line("policies not reloaded.*traffic.yaml:5")
-    assert (await scene.call(scene.web, method="POST")).status == 200
-    scene.of_shop.write_text(traffic("inbound: {}"))
-    await scene.shop.process.line("policies reloaded.*generation=3")
+    assert (await scene.call(scene.web)).status == 200
+    await scene.rule(scene.shop, traffic("inbound: {}"))
     status: Any = await scene.shop.status()
     assert status["limits"] == []
 
 
 async def test_calls_beyond_the_room_of_the_app_are_shed(scene: Scene) -> None:
-    scene.of_shop.write_text(traffic("inbound: {concurrency: {limit: 1, queue: 1, queueTimeout: 50ms}}"))
-    await scene.shop.process.line("policies reloaded.*generation=2")
+    limit = traffic("inbound: {concurrency: {limit: 1, queue: 1, queueTimeout: 50ms}}")
+    await scene.rule(scene.shop, limit)
     async with scene.full(scene.web, scene.shop):
         shed = await asyncio.gather(*(scene.call(scene.web) for _ in range(5)))
     told = {(one.status, one.get("postern-error"), one.get("retry-after")) for one in shed}
@@ -160,8 +182,7 @@ async def test_calls_beyond_the_room_of_the_app_are_shed(scene: Scene) -> None:
 
 async def test_caller_limits_what_it_sends_to_a_target(scene: Scene) -> None:
     limit = "targets: {apps: {shop: {concurrency: {limit: 1, queue: 0}, throttle: {}}}}"
-    scene.of_web.write_text(traffic(limit))
-    await scene.web.process.line("policies reloaded.*generation=2")
+    await scene.rule(scene.web, traffic(limit))
     refused = 'postern_limit_refusals_total{limit="concurrency:peer:shop.default",reason="queue-full"} 3'
     async with scene.full(scene.web, scene.web):
         shed = await asyncio.gather(*(scene.call(scene.web) for _ in range(3)))
@@ -177,8 +198,7 @@ async def test_caller_limits_what_it_sends_to_a_target(scene: Scene) -> None:
 
 async def test_caller_has_no_more_connections_than_it_may(scene: Scene) -> None:
     assert (await scene.call(scene.web)).status == 200
-    scene.of_shop.write_text(traffic("inbound: {connections: {perCaller: 1}}"))
-    await scene.shop.process.line("policies reloaded.*generation=2")
+    await scene.rule(scene.shop, traffic("inbound: {connections: {perCaller: 1}}"))
     assert (await scene.call(scene.web)).status == 200  # over the connection that it has
     assert (await scene.call(scene.other)).status == 200
     answers = await asyncio.gather(*(scene.call(scene.other, "/slow?s=0.1") for _ in range(20)))
