@@ -7,7 +7,7 @@ run files are read by the same code as policies.
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import yaml
 from msgspec import Struct
@@ -21,7 +21,9 @@ MAX_FILE_BYTES = 4 * 1024 * 1024  # a policy of 10 000 rules takes about 1 MiB
 
 _VARIABLE = re.compile(r"\$(?:\$|([A-Za-z0-9_]+)|\{([^}\n]*)\})")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_MARK = re.compile("\ue000(\\d+)\ue001")
+#: Begins what a document has in the place of a variable that is not set; of private use.
+MARK: Final = "\ue000"
+_MARK = re.compile(f"{MARK}(\\d+)\ue001")
 
 ModelT = TypeVar("ModelT", bound=Struct)
 
@@ -89,7 +91,8 @@ def read_documents(
 
 
 def read_partly(path: Path, env: Mapping[str, str] | None) -> tuple[tuple[Document, ...], tuple[Fault, ...]]:
-    """The same and faults in how values are written, such as a key that is given twice; the documents lack these.
+    """The same and faults in how values are written, such as a key that is given twice, or a variable that is not set; the documents lack
+    these values, or have a mark (`MARK`) in the place of a variable's.
 
     For whoever tells all that is wrong at once, not to be gone by after a fault. Raises: DocumentError where nothing can be read.
     """
@@ -113,7 +116,6 @@ def parse_documents(
 def _parse(
     path: Path, text: str, env: Mapping[str, str] | None, is_text: Callable[[Place], bool]
 ) -> tuple[tuple[Document, ...], tuple[Fault, ...]]:
-    """Raises: DocumentError where values of variables are missing, too: nothing is to be said about what they would be."""
     unset: list[Fault] = []
     if env is not None:
         text = _expand(path, text, env, unset)
@@ -123,8 +125,7 @@ def _parse(
         built = construct(path, node, format_place, is_text)
         faults += built.faults
         documents.append(Document(path=path, value=built.value, places=built.places))
-    if missing := _unset_in_use(documents, unset):
-        raise DocumentError([*faults, *missing])
+    faults += _unset_in_use(documents, unset)
     return tuple(document for document in documents if document.value is not None), tuple(faults)
 
 
@@ -177,7 +178,7 @@ def _expand(path: Path, text: str, env: Mapping[str, str], unset: list[Fault]) -
         unset.append(
             Fault(path=path, line=line, column=match.start() - start + 1, field="", problem=problem),
         )
-        return f"\ue000{len(unset) - 1}\ue001"
+        return f"{MARK}{len(unset) - 1}\ue001"
 
     def replacement(match: re.Match[str]) -> str:
         if match.group(0) == "$$":

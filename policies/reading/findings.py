@@ -4,7 +4,7 @@ from msgspec import Struct, field
 
 from policies.errors import DurationError, Fault
 from policies.reading.construct import Place
-from policies.reading.documents import Document
+from policies.reading.documents import MARK, Document
 from policies.reading.durations import is_bare, parse_duration
 
 
@@ -34,11 +34,14 @@ class Findings(Struct):
         self.notes.append(document.fault(place, text))
 
     def drop_echoes(self) -> None:
-        """Leave out faults of lines whose values are missing as they are written wrongly."""
+        """Leave out faults of lines whose values are missing as they are written wrongly, and what would tell of a mark in their place."""
         own = set(self.written)
         places = {(fault.path, fault.line) for fault in own}
         self.faults = [
-            fault for fault in self.faults if fault in own or (fault.path, fault.line) not in places
+            fault
+            for fault in self.faults
+            if fault in own
+            or not ((fault.path, fault.line) in places or MARK in fault.problem or MARK in fault.field)
         ]
 
     def duration(self, document: Document, place: Place, text: str) -> float | None:

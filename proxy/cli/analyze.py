@@ -25,7 +25,7 @@ _SUFFIXES: Final = (".yaml", ".yml")
 _MOST_FILES: Final = 5_000  # of a folder; beyond that it is hardly one of ours
 _KINDS: Final = frozenset({"Resiliency", "Component", "HTTPEndpoint", "AccessPolicy", "Traffic"})
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
-_OURS: Final = (b"dapr.io/", b"postern.dev/")
+_OURS: Final = (b"dapr.io/", b"postern.dev/", b"appID", b"appDirPath")
 
 
 class Level(Enum):

@@ -26,7 +26,9 @@ def fmt(
     check: Annotated[
         bool, typer.Option("--check", help="write nothing; 1 if a file is not canonical")
     ] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="write nothing, and show what would change")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="write nothing, and show what would change; 1 if anything would")
+    ] = False,
 ) -> None:
     """Write Configurations, resources and run files in canonical form: keys in the order of their schema, two spaces, comments kept.
 
@@ -67,7 +69,7 @@ def fmt(
         f"{len(files)} file{'s' * (len(files) != 1)}: {changed} {verb}"
         + (f", {failed} left as they are" if failed else "")
     )
-    if failed or (check and changed):
+    if failed or (changed and (check or diff)):
         raise typer.Exit(FAILED)
 
 
@@ -119,8 +121,11 @@ def _diff(path: Path, before: str, after: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """In one step, so that nobody reads half a file. Links are followed. Raises: OSError."""
+    """In one step, so that nobody reads half a file. Links are followed, and hard ones stay, in two steps then. Raises: OSError."""
     target = path.resolve()
+    if target.stat().st_nlink > 1:
+        target.write_text(text, encoding="utf-8", newline="")
+        return
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".postern-fmt-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:

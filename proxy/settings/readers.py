@@ -218,7 +218,8 @@ class FlagReader:
         return tuple(self._existing(flag, text, folder=False) for text in given)
 
     def _existing(self, flag: str, text: str, *, folder: bool) -> Path:
-        path = Path(text).expanduser()
+        """Absolute: it is shown where the working directory is another, and read there by commands."""
+        path = Path(text).expanduser().absolute()
         if folder and not path.is_dir():
             self.fault(
                 f"--{flag}", f"{text!r} does not exist" if not path.exists() else repr(text), "a folder"

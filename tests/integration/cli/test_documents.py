@@ -61,15 +61,23 @@ def test_check_and_diff_write_nothing_and_fmt_does_and_is_done_then(
     assert main(["fmt", "--check", "."]) == 1
     out, err = capsys.readouterr()
     assert (out.strip(), err) == (str(path), "1 file: 1 would be changed\n")
-    assert main(["fmt", "--diff", "r.yaml"]) == 0
+    assert main(["fmt", "--diff", "r.yaml"]) == 1
     assert "+  name: mesh" in capsys.readouterr().out
     assert path.read_text() == RESILIENCY
     assert main(["fmt", "r.yaml"]) == 0
     assert "  policies:\n    timeouts: {short: 2s}   # ours\n" in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o640
     assert [each.name for each in folder.iterdir() if each.name.startswith(".")] == []
-    assert main(["fmt", "--check", "r.yaml"]) == 0
+    assert main(["fmt", "--check", "r.yaml"]) == main(["fmt", "--diff", "r.yaml"]) == 0
     assert (folder / "other.yaml").read_text() == "a:   1\n"
+
+
+def test_file_with_several_names_keeps_them(folder: Path) -> None:
+    path, other = folder / "r.yaml", folder / "same.txt"
+    other.hardlink_to(path)
+    assert main(["fmt", "r.yaml"]) == 0
+    assert other.samefile(path)
+    assert other.read_text().splitlines()[2] == "  name: mesh"
 
 
 def test_file_that_cannot_be_formatted_stays_and_fails(
@@ -132,6 +140,24 @@ def test_faults_in_how_values_are_written_do_not_hide_others(
     (folder / "r.yaml").write_text("a: 1\na: 2\n")
     assert main(["validate", "r.yaml"]) == 1
     assert capsys.readouterr().err == "1 file: 1 fault\n"
+
+
+def test_variable_that_is_not_set_and_a_broken_file_hide_no_other_faults(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_RATE", raising=False)
+    (folder / "c.yaml").write_text(
+        "kind: Configuration\nmetadata: {name: c}\nspec:\n  tracing:\n    samplingRate: $NO_RATE\n    conventions: own\n  bogus: 1\n"
+    )
+    (folder / "dapr.yaml").write_text("version: 1\napps:\n- appID: cart\n appDirPath: .\n")
+    (folder / "r.yaml").write_text(RESILIENCY.replace("2s", "soon"))
+    assert main(["validate"]) == 1
+    out, err = capsys.readouterr()
+    places = [line.split(": ")[0] for line in out.splitlines()]
+    assert places == ["c.yaml:5", "c.yaml:6", "c.yaml:7", "dapr.yaml:4", "r.yaml:6"]
+    assert "variable NO_RATE is not set" in out
+    assert "\ue000" not in out
+    assert err == "3 files: 5 faults\n"
 
 
 def test_callable_that_is_not_installed_is_told_with_its_line(
