@@ -42,7 +42,7 @@ def advertised_address(
     given = env.get("DAPR_HOST_IP", "").strip()
     if given:
         if _parsed(given) is None:
-            raise AnnouncementError("DAPR_HOST_IP", f"expected an IP address, met {given!r}")
+            raise AnnouncementError("DAPR_HOST_IP", f"expected an IP address, got {given!r}")
         return given
     parsed = _parsed(listen)
     if parsed is not None and not parsed.is_unspecified:

@@ -37,7 +37,7 @@ class Fields:
         if given is None:
             return
         if not isinstance(given, Mapping):
-            raise ComponentConfigurationError(component, within.rstrip("."), f"expected a map, met {given!r}")
+            raise ComponentConfigurationError(component, within.rstrip("."), f"expected a map, got {given!r}")
         for key, value in given.items():
             name = names.get(str(key).lower())
             if name is None:
@@ -63,7 +63,7 @@ class Fields:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise self.fault(field, f"expected a text, met {value!r}")
+            raise self.fault(field, f"expected a string, got {value!r}")
         return str(value)
 
     def switch(self, field: str, *, default: bool = False) -> bool:
@@ -73,7 +73,7 @@ class Fields:
             return default
         word = value if isinstance(value, bool) else _WORDS.get(str(value).lower())
         if word is None:
-            raise self.fault(field, f"expected true or false, met {value!r}")
+            raise self.fault(field, f"expected true or false, got {value!r}")
         return word
 
     def seconds(self, field: str, default: float) -> float:
@@ -85,9 +85,9 @@ class Fields:
             text = "" if isinstance(value, bool) else str(value)
             seconds = float(text) if text.isdigit() else parse_duration_s(text)
         except ValueError as error:
-            raise self.fault(field, f"expected {error}, met {value!r}") from None
+            raise self.fault(field, f"expected {error}, got {value!r}") from None
         if seconds < 0:
-            raise self.fault(field, f"expected a duration that is not negative, met {value!r}")
+            raise self.fault(field, f"expected a duration that is not negative, got {value!r}")
         return seconds
 
     def texts(self, field: str, of_what: str) -> tuple[str, ...]:

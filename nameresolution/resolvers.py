@@ -63,7 +63,7 @@ def _file(configuration: object, surroundings: Surroundings) -> Resolver:
     fields = Fields("file", configuration, ("path",))
     path = fields.get("path")
     if not isinstance(path, str) or not path:
-        raise fields.fault("path", f"expected the path of a file, met {path!r}")
+        raise fields.fault("path", f"expected the path of a file, got {path!r}")
     return StaticResolver(Path(path), surroundings.namespace)
 
 
@@ -75,7 +75,7 @@ def _mdns(configuration: object, surroundings: Surroundings) -> Resolver:
     budget = fields.get("budget")
     budget = 2.0 if budget is None else budget
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0.1 <= budget <= 2.0:
-        raise fields.fault("budget", f"expected 0.1 to 2.0 seconds, met {budget!r}")
+        raise fields.fault("budget", f"expected 0.1 to 2.0 seconds, got {budget!r}")
     return MdnsResolver(budget_s=float(budget), interfaces=interfaces)
 
 

@@ -89,10 +89,10 @@ def _parse_endpoint(where: str, item: object, faults: list[str]) -> Endpoint | N
         address, weight = item.get("address"), item.get("weight", 1)
     host, port = _split_address(address)
     if not host or not 0 < port < 65536:
-        faults.append(f"{where}: expected host:port, met {address!r}")
+        faults.append(f"{where}: expected host:port, got {address!r}")
         return None
     if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= _MAX_WEIGHT:
-        faults.append(f"{where}: expected a weight of 1 to {_MAX_WEIGHT}, met {weight!r}")
+        faults.append(f"{where}: expected a weight of 1 to {_MAX_WEIGHT}, got {weight!r}")
         return None
     return Endpoint(host=host, port=port, source=FILE_SOURCE, weight=weight)
 

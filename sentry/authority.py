@@ -70,7 +70,7 @@ class Holdings:
                 r for r in bundle.roots if public_bytes(r.public_key()) == public_bytes(root_key.public_key())
             ]
             if not owned:
-                raise BundleError("the root's key belongs to none of the trust anchors")
+                raise BundleError("the root's key does not match any of the trust anchors")
             root = owned[0]
         return cls(bundle=bundle, issuer=issuer, root=root, root_key=root_key)
 

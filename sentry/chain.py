@@ -29,12 +29,12 @@ def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
     opened, closed = pem.count(b"-----BEGIN "), pem.count(b"-----END ")
     blocks = list(_BLOCK.finditer(pem)) if 0 < opened == closed <= _MAX_CERTIFICATES else []
     if not blocks or len(blocks) != opened:
-        raise BundleError("expected PEM certificates, met none, an unfinished block or more than 64")
+        raise BundleError("expected 1 to 64 PEM certificates, got none, more, or an unfinished block")
     certificates = []
     for block in blocks:
         if block[1] != b"CERTIFICATE":
             raise BundleError(
-                f"expected PEM certificates, met a block of type {block[1].decode('ascii', 'replace')!r}"
+                f"expected PEM certificates, got a block of type {block[1].decode('ascii', 'replace')!r}"
             )
         try:
             certificates.append(x509.load_pem_x509_certificate(block[0] + b"\n"))

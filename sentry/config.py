@@ -309,7 +309,7 @@ def _boolean(text: str) -> bool:
         return True
     if text in {"0", "f", "F", "false", "FALSE", "False"}:
         return False
-    raise argparse.ArgumentTypeError(f"expected true or false, met {text!r}")
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
 def _duration(text: str) -> timedelta:

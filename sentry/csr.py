@@ -74,7 +74,7 @@ def _first_block(pem: bytes) -> bytes:
     if block[1] not in _TYPES:
         raise RequestError(
             "csr-type",
-            f"invalid certificate signing request: expected a CERTIFICATE REQUEST block, met {block[1].decode()}",
+            f"invalid certificate signing request: expected a CERTIFICATE REQUEST block, got {block[1].decode()}",
         )
     try:
         return base64.b64decode(b"".join(block[2].split()), validate=True)

@@ -169,7 +169,7 @@ class HttpsSource(Struct, frozen=True, kw_only=True):
             body = response.read(MAX_SET_BYTES + 1)
             if response.status != 200 or len(body) > MAX_SET_BYTES:
                 raise ValueError(
-                    f"expected status 200 and at most {MAX_SET_BYTES} bytes, met {response.status}"
+                    f"expected status 200 and at most {MAX_SET_BYTES} bytes, got {response.status}"
                 )
         except HTTPException as error:
             raise ValueError(f"no HTTP answer: {error!r}") from error

@@ -39,7 +39,7 @@ class TokenValidator(Struct, frozen=True):
     def __post_init__(self) -> None:
         """Raise ValueError for another name."""
         if self.name.lower() != "jwks":
-            raise ValueError(f"name: expected jwks, met {self.name!r}")
+            raise ValueError(f"name: expected jwks, got {self.name!r}")
 
 
 class Mtls(Struct, frozen=True, rename="camel"):

@@ -44,7 +44,7 @@ def load_exporter(name: str, options: Mapping[str, Any] | None = None) -> SpanEx
     except Exception as error:  # foreign constructors raise what they like
         raise ExporterConfigError(name, f"{type(error).__name__}: {error}") from error
     if not isinstance(made, SpanExporter):
-        raise ExporterConfigError(name, f"expected a span exporter, met {type(made).__name__}")
+        raise ExporterConfigError(name, f"expected a span exporter, got {type(made).__name__}")
     return made
 
 
@@ -72,7 +72,7 @@ def _constructor(name: str) -> Any:  # noqa: ANN401 - whatever the name stands f
         if isinstance(value, type) and issubclass(value, SpanExporter) and value is not SpanExporter
     ]
     if len(exporters) != 1:
-        raise ExporterConfigError(name, f"expected one exporter class in {module_name}, met {len(exporters)}")
+        raise ExporterConfigError(name, f"expected one exporter class in {module_name}, got {len(exporters)}")
     return exporters[0]
 
 

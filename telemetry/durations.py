@@ -38,9 +38,9 @@ def parse_lifetime(text: str) -> timedelta:
     try:
         seconds = parse_duration_s(text)
     except ValueError as error:
-        raise ValueError(f"expected a duration such as 24h or 15m, met {text!r}") from error
+        raise ValueError(f"expected a duration such as 24h or 15m, got {text!r}") from error
     if seconds < 0:
-        raise ValueError(f"expected a duration that is not negative, met {text!r}")
+        raise ValueError(f"expected a duration that is not negative, got {text!r}")
     try:
         return timedelta(seconds=seconds)
     except OverflowError as error:

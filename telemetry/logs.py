@@ -88,7 +88,7 @@ def number_of(level: str) -> int:
     """What Python's `logging` calls a level. Raises: LogConfigError for an unknown one."""
     number = LEVELS.get(level.lower())
     if number is None:
-        raise LogConfigError(f"log level: expected one of debug, info, warn, error, fatal, met {level!r}")
+        raise LogConfigError(f"log level: expected one of debug, info, warn, error, fatal, got {level!r}")
     return number
 
 

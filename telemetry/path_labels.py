@@ -102,7 +102,7 @@ def _segment(pattern: str, segment: str, *, last: bool) -> str:
     if found is None:
         if "{" in segment or "}" in segment:
             raise MetricError(
-                pattern, f"path pattern: expected {{name}} to be a whole segment, met {segment!r}"
+                pattern, f"path pattern: expected {{name}} to be a whole segment, got {segment!r}"
             )
         return "/" + re.escape(segment)
     if found[2] and not last:

@@ -43,7 +43,7 @@ class PostTarget(Struct, frozen=True, kw_only=True):
         except ValueError as error:
             raise ExporterConfigError(exporter, f"address {url!r}: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ExporterConfigError(exporter, f"address: expected http(s)://host[:port]/path, met {url!r}")
+            raise ExporterConfigError(exporter, f"address: expected http(s)://host[:port]/path, got {url!r}")
         path = parts.path or "/"
         return cls(
             host=parts.hostname,

@@ -122,7 +122,7 @@ class Family(Generic[SlotT]):
         if found is not None:
             return found
         if len(values) != len(self.labels):
-            raise MetricError(self.name, f"expected {len(self.labels)} label values, met {len(values)}")
+            raise MetricError(self.name, f"expected {len(self.labels)} label values, got {len(values)}")
         if self._rewritten:
             unchanged: Rewrite = str
             values = tuple(self._rewritten.get(place, unchanged)(value) for place, value in enumerate(values))

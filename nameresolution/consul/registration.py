@@ -69,11 +69,9 @@ def service_id(service: Registration) -> str:
 
 def _service(settings: ConsulSettings, instance: Instance) -> Registration:
     if not instance.app_port:
-        raise AnnouncementError(
-            "app port", "there is none, pass --app-port, or selfRegister: false", COMPONENT
-        )
+        raise AnnouncementError("app port", "not set: pass --app-port, or selfRegister: false", COMPONENT)
     if not instance.http_port:
-        problem = "there is none for the check of our health, as the APIs listen on a Unix socket"
+        problem = "not there to check our health at, as the APIs listen on a Unix socket"
         raise AnnouncementError("HTTP port", f"{problem}; configure advancedRegistration", COMPONENT)
     name = f"{instance.app_id}-{instance.host}-{instance.http_port}"
     health = join_address(instance.http_host or instance.host, instance.http_port)

@@ -127,7 +127,7 @@ def _agent(client: Fields, env: Mapping[str, str]) -> AgentSettings:
     if separator:
         scheme = "https" if named == "https" else scheme
         if named not in ("http", "https", "unix"):
-            raise client.fault("address", f"expected http, https or unix, met {address!r}")
+            raise client.fault("address", f"expected http, https or unix, got {address!r}")
         address = f"unix:{rest}" if named == "unix" else rest
     if not address.startswith("unix:"):
         address, slash, path = address.partition("/")
@@ -135,7 +135,7 @@ def _agent(client: Fields, env: Mapping[str, str]) -> AgentSettings:
         has_port = address.rpartition(":")[2].isdigit()
         address = address if has_port else f"{address}:{443 if scheme == 'https' else 80}"
     if scheme not in ("http", "https"):
-        raise client.fault("scheme", f"expected http or https, met {scheme!r}")
+        raise client.fault("scheme", f"expected http or https, got {scheme!r}")
     tls = Fields(COMPONENT, client.get("tlsConfig"), _TLS, within="client.tlsConfig.")
     headers = [("authorization", basic)] if (basic := _basic(client, env)) else []
     if token := _token(client, env):

@@ -108,14 +108,14 @@ def make_advert(instance: Instance, hostname: str, pid: int) -> Advert:
     app_id = instance.app_id
     if not app_id or "." in app_id or len(app_id.encode()) > _MAX_LABEL_BYTES:
         raise AnnouncementError(
-            "app-id", f"expected 1 to {_MAX_LABEL_BYTES} bytes without dots, met {app_id!r}"
+            "app-id", f"expected 1 to {_MAX_LABEL_BYTES} bytes without dots, got {app_id!r}"
         )
     try:
         ipaddress.ip_address(instance.host)
     except ValueError:
-        raise AnnouncementError("address", f"expected an IP address, met {instance.host!r}") from None
+        raise AnnouncementError("address", f"expected an IP address, got {instance.host!r}") from None
     if not 0 < instance.port < 65536:
-        raise AnnouncementError("port", f"expected 1 to 65535, met {instance.port}")
+        raise AnnouncementError("port", f"expected 1 to 65535, got {instance.port}")
     first, _, rest = (hostname.strip(".") or "localhost").partition(".")
     suffix = f":{pid}"
     label = _shortened(first, _MAX_LABEL_BYTES - len(suffix)) + suffix

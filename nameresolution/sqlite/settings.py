@@ -101,5 +101,5 @@ def _uri(fields: Fields) -> str:
 def _identifier(fields: Fields, field: str, default: str) -> str:
     name = fields.text(field, default)
     if _IDENTIFIER.fullmatch(name) is None:
-        raise fields.fault(field, f"expected letters, digits and underscores, met {name!r}")
+        raise fields.fault(field, f"expected letters, digits and underscores, got {name!r}")
     return name

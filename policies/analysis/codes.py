@@ -59,7 +59,7 @@ CODES: Final = (
     ),
     Code(
         code="PST0007",
-        about="a duration that is none, or has no unit",
+        about="an invalid duration, or one without a unit",
         words=r"has no unit and counts|duration",
     ),
     Code(
@@ -160,7 +160,7 @@ CODES: Final = (
         words=r"^unknown app|dependsOn has a cycle",
     ),
     Code(code="PST0509", about="another fault in a run file", field=r"apps\[|common"),
-    Code(code="PST0001", about="a file that can't be read as YAML, or is none of ours", field=r"$"),
+    Code(code="PST0001", about="a file that is not valid YAML, or not a postern document", field=r"$"),
     Code(code="PST0099", about="any other fault", words=r""),
     # found by the lint alone
     Code(

@@ -19,6 +19,7 @@ from policies.reading.compile_resiliency import compile_resiliency
 from policies.reading.compile_traffic import compile_traffic
 from policies.reading.documents import Document, ModelT, examine, read_partly
 from policies.reading.findings import Findings
+from policies.reading.validation import either
 from policies.rules.access import AccessRules
 from policies.rules.configuration import ConfigurationValues
 from policies.rules.http_endpoints import HttpEndpoint
@@ -268,5 +269,5 @@ def _unknown_kind(document: Document, kind: object, findings: Findings) -> None:
         findings.fault(document, (), "has no kind (expected one such as Resiliency)", is_lenient=True)
         return
     close = difflib.get_close_matches(kind, [*_BUILT_KINDS, *_UNBUILT_KINDS], n=1)
-    hint = f"did you mean {close[0]}?" if close else f"expected {' or '.join(_BUILT_KINDS)}"
+    hint = f"did you mean {close[0]}?" if close else f"expected {either(_BUILT_KINDS)}"
     findings.fault(document, ("kind",), f"{kind} is unknown ({hint})", is_lenient=True)

@@ -134,5 +134,7 @@ class _Reader:
             return AuthorizerTls()
         file = str(Path(self._document.path).parent / tls.ca_file) if tls.ca_file else ""
         if file and not Path(file).is_file():
-            self._findings.fault(self._document, (*self._place, "tls", "caFile"), f"there is no file {file}")
+            self._findings.fault(
+                self._document, (*self._place, "tls", "caFile"), f"file {file} does not exist"
+            )
         return AuthorizerTls(ca_file=file, server_name=tls.server_name)

@@ -108,7 +108,7 @@ def _access_log(document: Document, log: schema.AccessLog, findings: Findings) -
         problem = f"`{log.min_status}` is not a status (expected one from 0 to 999)"
         findings.fault(document, (*_ACCESS_LOG, "minStatus"), problem)
     if log.sample is not None and log.sample < 1:
-        problem = f"`{log.sample}` is no share of the calls (expected N from 1, for one in N)"
+        problem = f"`{log.sample}` is not a sampling rate (expected a whole number N, at least 1: one call in N has a line)"
         findings.fault(document, (*_ACCESS_LOG, "sample"), problem)
     return AccessLogConfig(
         format=log.format,

@@ -214,7 +214,7 @@ def _opa(settings: Settings) -> Middleware:
         )
     status = settings.number("defaultStatus", default=403.0)
     if not (status.is_integer() and 200 <= status <= 599):
-        settings.fault("defaultStatus", f"`{status:g}` is no status of HTTP (expected 200 to 599)")
+        settings.fault("defaultStatus", f"`{status:g}` is not an HTTP status code (expected 200 to 599)")
     names = (one.strip().lower() for one in settings.text("includedHeaders").split(","))
     asked = ExternalAuthorizer(
         name=settings.name,

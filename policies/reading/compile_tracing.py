@@ -70,7 +70,7 @@ def _tail_callable(document: Document, written: str, findings: Findings) -> str:
         findings.fault(document, (*_TRACING, "tail", "callable"), problem)
     elif written and not _is_installed(package := re.split("[.:]", written)[0]):
         problem = (
-            f"`{written}` can't be imported: there is no module {package}, and postern doesn't see PYTHONPATH "
+            f"`{written}` can't be imported: module {package} was not found, and postern ignores PYTHONPATH "
             "(install the package beside it: `pipx inject postern …`)"
         )
         findings.fault(document, (*_TRACING, "tail", "callable"), problem)

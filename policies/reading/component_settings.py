@@ -15,6 +15,7 @@ from policies.reading.findings import Findings
 from policies.reading.loader import Loader
 from policies.reading.shown_urls import shown_url
 from policies.reading.urls import http_url
+from policies.reading.validation import either
 from policies.reading.variables import NO_SECRETS, read_variable
 from policies.rules.patterns import Pattern, PatternError
 
@@ -130,7 +131,7 @@ class Settings:
         """One of several."""
         text = self.text(name, default=default)
         if text.lower() not in choices:
-            self.fault(name, f"`{text}` is unknown (expected {' or '.join(choices)})")
+            self.fault(name, f"`{text}` is unknown (expected {either(choices)})")
         return choices.get(text.lower(), choices[default])
 
     def pattern(self, name: str, *, default: str | None = "") -> str:

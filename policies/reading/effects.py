@@ -294,7 +294,7 @@ MIDDLEWARE: Mapping[str, Mapping[str, str]] = {
         "clientId": "our id at the token server",
         "clientSecret": "our secret there",
         "scopes": "what to ask for, with commas between",
-        "tokenURL": "where; the token is renewed before it ends, and calls that there is none for are answered 503",
+        "tokenURL": "where tokens are fetched; one is renewed before it expires, and without a valid one calls are answered 503",
         "headerName": "the header of requests that takes the token, in the place of the caller's",
         "endpointParamsQuery": "more for the token server, as `a=b&c=d`",
         "authStyle": "2: id and secret in a header, 1: in the form, 0: whichever is taken (0)",

@@ -55,7 +55,7 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
         "the URL of a rule in OPA's data API, such as `http://localhost:8181/v1/data/app/allow`: true, or an object with `allowed`, as its"
         " Envoy plugin has it"
     ),
-    "spec.authorizers.*.timeout": Effect("for an answer, connecting included; then it is none (250ms)"),
+    "spec.authorizers.*.timeout": Effect("how long to wait for an answer, connecting included (250ms)"),
     "spec.authorizers.*.failOpen": Effect(
         "true: calls go on where it gives no answer (false: they end with 503, or UNAVAILABLE, and `postern-error: authorizer`)"
     ),

@@ -5,7 +5,7 @@ anything, Structs for mappings whose keys are all known, and `Annotated[..., Met
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
@@ -131,11 +131,17 @@ def _decimal(value: object, kind: Kind, place: Place, tell: Tell) -> float | Non
     return None
 
 
+def either(words: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def _literal(value: object, kind: Kind, place: Place, tell: Tell) -> object:
     known = get_args(kind)
     if value in known:
         return value
-    tell(place, f"`{value}` is unknown (expected {' or '.join(str(one) for one in known)})", False)
+    tell(place, f"`{value}` is unknown (expected {either(map(str, known))})", False)
     return None
 
 

@@ -85,7 +85,7 @@ def _authority(text: str, default_port: int) -> tuple[str, int]:
     host, digits = found[1].lower(), found[2] or ""
     port = int(digits or default_port)
     if not 0 < port < 65_536:
-        raise UrlError(f"there is no port {digits}")
+        raise UrlError(f"port {digits} is out of range: expected 1 to 65535")
     return _host(host), port
 
 

@@ -348,7 +348,7 @@ class Admin:
             return LocalResponse(200, (kind, (b"postern-next-line", b"%d" % number)), body)
         start = query.get("from", [""])[0]
         if not start.isascii() or not start.isdigit():
-            return _error(400, "ERR_BAD_REQUEST", f"from: expected the number of a line, met {start!r}")
+            return _error(400, "ERR_BAD_REQUEST", f"from: expected the number of a line, got {start!r}")
         if self._log_ring.followers >= MAX_FOLLOWERS:
             most = f"{MAX_FOLLOWERS} readers follow this log, which is the most: end one of them first"
             return _error(429, "ERR_TOO_MANY_READERS", most)

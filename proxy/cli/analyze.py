@@ -96,7 +96,7 @@ def analyze(
 def no_documents(paths: Sequence[Path] | None) -> UsageError:
     """What to say where there is nothing to look at."""
     return UsageError(
-        f"no document of postern's in {', '.join(map(str, paths or [Path.cwd()]))}",
+        f"no postern document in {', '.join(map(str, paths or [Path.cwd()]))}",
         hint="name files or folders with a Configuration, AccessPolicy, Traffic, Resiliency, HTTPEndpoint, Component or run file",
     )
 
@@ -147,7 +147,7 @@ def sort_files(paths: Sequence[Path]) -> Files:
     seen: set[Path] = set()
     for path in paths:
         if not os.path.lexists(path):
-            raise UsageError(f"{path}: there is no such file or folder")
+            raise UsageError(f"{path}: no such file or folder")
         if _is_odd(path):
             raise UsageError(f"{path}: is neither a regular file nor a folder")
         for file in _below(path) if os.path.isdir(path) else (path,):
@@ -210,7 +210,7 @@ def _sort(path: Path, files: Files, *, is_named: bool) -> None:
         files.others += 1
         if is_named and not faults:
             problem = (
-                "is no document of postern's (expected a kind such as Configuration, or a run file with apps)"
+                "is not a postern document (expected a kind such as Configuration, or a run file with apps)"
             )
             files.findings.append(
                 classify(Fault(path=path, line=0, field="", problem=problem), is_warning=False)

@@ -81,7 +81,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     named = {path.absolute() for path in files}
     below = sorted(path for path in ours if path not in named)
     if not files and not below:
-        raise UsageError(f"no document of postern's in {', '.join(map(str, paths))}")
+        raise UsageError(f"no postern document in {', '.join(map(str, paths))}")
     return [*files, *below]
 
 

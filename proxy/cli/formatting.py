@@ -180,7 +180,7 @@ class _Writer:
         last: Node | None = None
         for key, value in node.value:
             if not isinstance(key, ScalarNode) or key.start_mark.line != key.end_mark.line:
-                raise UnformattableError(f"line {key.start_mark.line + 1} has a key that is no plain text")
+                raise UnformattableError(f"line {key.start_mark.line + 1} has a key that is not plain text")
             tail, lead = self.gap(start, key.start_mark.line, key.start_mark.column, last, indent)
             if entries:
                 entries[-1][1].extend(tail)

@@ -68,7 +68,7 @@ async def _stop_run(root: Path, run_file: str, timeout_s: float) -> int:
     template = str(find(run_file)[0])
     mine = [entry for entry in entries(root) if entry.run_template == template]
     if not mine:
-        raise CliError(f"{template}: none of its apps runs here")
+        raise CliError(f"{template}: none of its apps is running here")
     for pid in sorted({entry.cli_pid for entry in mine}):
         _terminate(pid)
     return _report(template, await _gone(root, mine, timeout_s), timeout_s)

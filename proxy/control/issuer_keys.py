@@ -107,7 +107,7 @@ class IssuerKeys:
         if issuer != self._issuer:
             raise KeysError(f"{url} is of the issuer {issuer!r}, not of {self._issuer!r}")
         if not isinstance(found, str) or not found.startswith(("https://", "http://")):
-            raise KeysError(f"{url}: its jwks_uri is no URL")
+            raise KeysError(f"{url}: its jwks_uri is not a URL")
         if self._issuer.startswith("https://") and not found.startswith("https://"):
             raise KeysError(f"{url}: its jwks_uri is not https")
         return found

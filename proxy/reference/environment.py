@@ -55,7 +55,7 @@ READ: Mapping[str, str] = {
     "app; Configurations add to it (as daprd: not read)",
     "OTEL_LOGS_EXPORTER": "`otlp`: our log goes to the collector, too (to localhost without a variable of its endpoint); anything else "
     "changes nothing (as daprd: not read). For the access log see `--access-log`",
-    "OTEL_METRICS_EXPORTER": "without `otlp` in it, such as `none`, metrics are not pushed; it is no reason to push them without "
+    "OTEL_METRICS_EXPORTER": "without `otlp` in it, such as `none`, metrics are not pushed; naming it does not push them without "
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, and does not turn the metrics port on or off (as daprd: no effect but a warning)",
     "OTEL_EXPORTER_ZIPKIN_ENDPOINT": "where `zipkin` in OTEL_TRACES_EXPORTER sends, if no Configuration says "
     "(http://localhost:9411/api/v2/spans)",

@@ -37,9 +37,9 @@ from telemetry.metrics import Meters
 Kind: TypeAlias = Any  # an annotation: a type, or what `typing` makes of types
 PAGE = Path(__file__).parents[1] / "REFERENCE.md"
 _TAP_EVENTS = """Also of `/postern/v1/tap` on the admin socket, a line each; stable. `open` says whose tap it is, with `max_rps` and
-`sample`; `skipped` how many calls were left out, and why (`reasons`). A request comes once it is decided what to do about a call: while
-its callee's name is looked up there is none. An answer that a proxy made has no response, only an end. With a filter of statuses or of
-time there are no requests."""
+`sample`; `skipped` how many calls were left out, and why (`reasons`). A request comes once it is decided what to do about a call, or while
+its callee's name is looked up: without a decision and a trace then, which the call's later events have. An answer that a proxy made has no
+response, only an end. With a filter of statuses or of time there are no requests."""
 _OF_RUN = (
     (
         "`--run-file`",
@@ -99,9 +99,9 @@ what certainly did not reach the app), which each of their attempts has anew: wi
 tried eight times, one that answers with a failure twice. An entry in `targets.apps`, also an empty one, turns the built-in retry off.
 
 An answer may ask for another pause, but under the name `daprd`: `Retry-After` of a 429 or 503, in seconds or as a date, makes it at least
-so long, `grpc-retry-pushback-ms` takes its place, and is no retry where it is negative or no number. One that asks for more than 30 s goes
-to the caller, and ends the retries. A retry whose pause would end after the call's deadline is not waited for. Retries of gRPC calls say in
-`grpc-previous-rpc-attempts` how many attempts may have reached an app before.
+so long; `grpc-retry-pushback-ms` takes its place, and rules a retry out where it is negative or not a number. One that asks for more than
+30 s goes to the caller, and ends the retries. A retry whose pause would end after the call's deadline is not waited for. Retries of gRPC
+calls say in `grpc-previous-rpc-attempts` how many attempts may have reached an app before.
 
 Retries by a written policy take from one budget for each callee: for each call of the last 10 s a fifth of a retry, and 10 retries a second
 besides, so that a callee in trouble is not asked many times as often as before; `retryBudget` of a Traffic sets another. Where it is empty,

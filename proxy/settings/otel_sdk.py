@@ -84,7 +84,7 @@ def _sampler_warnings(read: FlagReader) -> list[str]:
     )
     told = []
     if name in _FOREIGN:
-        told.append(f"OTEL_TRACES_SAMPLER: {name} has no effect: there is no such sampler in postern")
+        told.append(f"OTEL_TRACES_SAMPLER: {name} has no effect: postern does not have this sampler")
     elif name and not name.startswith(_PARENT_BASED):
         told.append(
             f"OTEL_TRACES_SAMPLER: {name} is taken as {_PARENT_BASED}{name}: a caller's own decision holds"

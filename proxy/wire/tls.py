@@ -152,7 +152,7 @@ def check_server(
     """Check whom we reached; returns the ALPN it chose, and until when both certificates hold. Raises IdentityMismatchError."""
     met = peer_identity(transport, contexts, server=True)
     if met.spiffe_id not in expect:
-        raise IdentityMismatchError(f"expected {' or '.join(sorted(expect))}, met {met.spiffe_id}")
+        raise IdentityMismatchError(f"expected {' or '.join(sorted(expect))}, got {met.spiffe_id}")
     tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
     alpn = tls.selected_alpn_protocol()
     if alpn is None:

@@ -28,7 +28,7 @@ class WrongAnswerError(BenchError):
     def __init__(self, target: str, case: str, met: str) -> None:
         self.target = target
         self.case = case
-        super().__init__(f"{target}, {case}: expected the upstream's answer, met {met}")
+        super().__init__(f"{target}, {case}: expected the upstream's answer, got {met}")
 
 
 class LoadError(BenchError):

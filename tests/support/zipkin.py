@@ -42,7 +42,7 @@ def reason_missing() -> str | None:
     major = re.search(r'version "(\d+)', version)
     if major is None or int(major[1]) < 17:
         return (
-            f"java is too old: expected 17 or newer, met {version.splitlines()[0] if version else 'nothing'}"
+            f"java is too old: expected 17 or newer, got {version.splitlines()[0] if version else 'nothing'}"
         )
     if not _jar(CACHE).exists() and shutil.which("mvn") is None:
         return "mvn is missing and Zipkin's jar is not cached (Debian: apt-get install maven)"
@@ -138,7 +138,7 @@ class ZipkinServer:
             if len(found) >= spans:
                 return found
             if time.monotonic() >= until:
-                raise TimeoutError(f"trace {trace_id}: expected {spans} spans, met {len(found)}")
+                raise TimeoutError(f"trace {trace_id}: expected {spans} spans, got {len(found)}")
             pause.wait(_POLL_S)
 
 

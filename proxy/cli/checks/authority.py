@@ -157,7 +157,7 @@ def _named(who: str, der: bytes) -> Finding:
     try:
         return ok("sentry", f"{who} answers as {verify_leaf(der, as_server=True)}")
     except IdentityError as error:
-        return fail("sentry", f"{who} presents a certificate that is no valid SVID: {error}")
+        return fail("sentry", f"{who} presents a certificate that is not a valid SVID: {error}")
 
 
 def _skew(whose: str, der: bytes) -> tuple[Finding, ...]:

@@ -88,7 +88,7 @@ class Service:
         if path == "/api/events" and request.method == "GET":
             return await self._events(query)
         page = self._pages.get(path)
-        return _error(404, "there is no such page") if page is None else await page(query)
+        return _error(404, "no such page") if page is None else await page(query)
 
     async def _events(self, query: Query) -> LocalResponse | LocalStream:
         if self._streams >= MAX_STREAMS:

@@ -261,7 +261,7 @@ _ALLOWED = {
     "no-rule": "no rule is about the call, and the default is allow",
     "default-app": "no operation of the caller's entry fits, and its defaultAction is allow",
     "default-global": "no entry decides, and the policy's defaultAction is allow",
-    "no-policy": "there is no policy",
+    "no-policy": "no policy is in force",
     "no-id": "the caller proves no identity, and the policy's defaultAction is allow",
 }
 

@@ -57,7 +57,7 @@ class GrpcClient:
         try:
             return read_answer(answer, self._ignored)
         except DecodeError as error:
-            raise AuthorizerError("its answer is no CheckResponse") from error
+            raise AuthorizerError("its answer is not a CheckResponse") from error
 
     async def close(self) -> None:
         """See Client."""

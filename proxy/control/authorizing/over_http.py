@@ -265,12 +265,12 @@ def _fields(found: Json, key: str) -> list[tuple[bytes, bytes]]:
     """Fields of an answer: an object, whose values may be lists. Raises: AuthorizerError."""
     given = found.get(key) or {}
     if not isinstance(given, dict):
-        raise AuthorizerError(f"its `{key}` is no object")
+        raise AuthorizerError(f"its `{key}` is not an object")
     made: list[tuple[bytes, bytes]] = []
     for name, values in given.items():
         for value in values if isinstance(values, list) else [values]:
             if not isinstance(value, str | int | float):
-                raise AuthorizerError(f"its `{key}` has a value that is no text")
+                raise AuthorizerError(f"its `{key}` has a value that is not a string")
             made.append((name.encode(), str(value).encode()))
     return made
 

@@ -46,7 +46,7 @@ def test_faults_of_a_run_file_and_what_is_no_document_are_told(
     assert main(["validate", "dapr.yaml"]) == 1
     assert capsys.readouterr().out.startswith("dapr.yaml:4: apps[0].appDirPath: ")
     assert main(["validate", "other.yaml"]) == 1
-    assert "no document of postern's" in capsys.readouterr().out
+    assert "not a postern document" in capsys.readouterr().out
     (folder / "r.yaml").unlink()
     (folder / "dapr.yaml").unlink()
     assert main(["validate"]) == 2

@@ -205,4 +205,4 @@ async def until_alerts(server: Prometheus, **states: str) -> None:
     try:
         await eventually(are_there, within_s=30.0)
     except TimeoutError:
-        pytest.fail(f"expected {states}, met {found}")
+        pytest.fail(f"expected {states}, got {found}")

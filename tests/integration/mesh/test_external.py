@@ -260,7 +260,7 @@ async def test_server_that_wants_a_certificate_gets_no_answer_through_without(sc
         ),
         ("closed", "connect", "could not connect to the HTTPEndpoint closed (http://localhost:"),
         ("http://user:x@localhost", "bad-request", "it holds user information"),
-        ("http://localhost:99999", "bad-request", "there is no port 99999"),
+        ("http://localhost:99999", "bad-request", "port 99999 is out of range"),
     ],
 )
 async def test_call_that_reaches_nobody_says_why(scene: Scene, callee: str, error: str, words: str) -> None:

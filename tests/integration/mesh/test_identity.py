@@ -406,7 +406,7 @@ async def test_proxy_of_another_app_at_the_address_is_refused_by_name(knock: Kno
     )
     assert answer.status == 502
     assert answer.get("postern-error") == "tls-identity"
-    assert f"expected {spiffe('basket')}, met {spiffe('cart')}" in message(answer.body)
+    assert f"expected {spiffe('basket')}, got {spiffe('cart')}" in message(answer.body)
 
 
 # --- plaintext by wish -------------------------------------------------------------------------------------------------------

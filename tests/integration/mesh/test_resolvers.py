@@ -69,7 +69,7 @@ async def test_apps_call_each_other_by_consul(
     }
     flags = ("--engine", engine, *configuration(tmp_path, "consul", settings))
     web = await mesh.sidecar("web", flags=flags)
-    await web.process.line("cannot announce over consul: app port: there is none, pass --app-port")
+    await web.process.line("cannot announce over consul: app port: not set: pass --app-port")
     cart = await mesh.sidecar("cart", app=http_app, flags=flags)
     await cart.process.line(ANNOUNCED)
     answer = await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "cart")])

@@ -33,14 +33,14 @@ def test_switch_is_a_boolean_or_a_word(value: object, *, expected: bool) -> None
 
 
 def test_switch_of_another_word_is_refused() -> None:
-    with pytest.raises(ComponentConfigurationError, match="expected true or false, met 'perhaps'"):
+    with pytest.raises(ComponentConfigurationError, match="expected true or false, got 'perhaps'"):
         Fields("x", {"on": "perhaps"}, ("on",)).switch("on")
 
 
 def test_what_is_no_map_or_no_text_is_refused() -> None:
-    with pytest.raises(ComponentConfigurationError, match="expected a map, met"):
+    with pytest.raises(ComponentConfigurationError, match="expected a map, got"):
         Fields("x", ["a"], ())
-    with pytest.raises(ComponentConfigurationError, match="expected a text, met"):
+    with pytest.raises(ComponentConfigurationError, match="expected a string, got"):
         Fields("x", {"a": []}, ("a",)).text("a")
     with pytest.raises(ComponentConfigurationError, match="b: is unknown, expected a"):
         Fields("x", {"b": 1}, ("a",))

@@ -71,7 +71,7 @@ def test_parse_refuses_what_is_no_address(address: str) -> None:
         ("cart: [{address: 'h:1', weight: 0}]", "expected a weight"),
         ("cart: [{address: 'h:1', weight: true}]", "expected a weight"),
         ("cart: [{address: 'h:1', wait: 1}]", "unknown field wait"),
-        ("cart: {weight: 1}", "expected host:port, met None"),
+        ("cart: {weight: 1}", "expected host:port, got None"),
         ("cart: [", "endpoints.yaml: "),
         ("[" * 50_000, "nested too deeply"),
     ],

@@ -137,7 +137,7 @@ def test_load_exporter_zipkin_by_any_of_its_names(name: str) -> None:
         ("no.such.module", "cannot be imported"),
         ("json:Nothing", "has no Nothing"),
         ("json.decoder", "expected one exporter class"),
-        ("json:JSONDecoder", "expected a span exporter, met JSONDecoder"),
+        ("json:JSONDecoder", "expected a span exporter, got JSONDecoder"),
     ],
 )
 def test_load_exporter_wrong_name_says_what_was_met(name: str, problem: str) -> None:

@@ -79,7 +79,7 @@ def test_loggers_taken_before_configure_follow_it() -> None:
 
 
 def test_unknown_level_is_refused() -> None:
-    with pytest.raises(LogConfigError, match="met 'loud'"):
+    with pytest.raises(LogConfigError, match="got 'loud'"):
         configured("loud")
 
 

@@ -84,7 +84,7 @@ def test_withdrawn_service_has_the_same_checks_failed() -> None:
 
 def test_what_a_registration_needs_is_named() -> None:
     settings = ConsulSettings(registers=True)
-    with pytest.raises(AnnouncementError, match="over consul: app port: there is none, pass --app-port"):
+    with pytest.raises(AnnouncementError, match="over consul: app port: not set: pass --app-port"):
         registration(settings, replace(CART, app_port=0))
-    with pytest.raises(AnnouncementError, match="over consul: HTTP port: there is none for the check"):
+    with pytest.raises(AnnouncementError, match="over consul: HTTP port: not there to check our health at"):
         registration(settings, replace(CART, http_port=0))

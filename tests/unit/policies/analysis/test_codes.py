@@ -49,7 +49,7 @@ def test_codes_are_unique_and_well_formed() -> None:
         ("spec.policies.retries.x.policy", "`often` is not a kind of retry", "PST0209"),
         ("spec.tracing.samplingRate", "`x` is not a sampling rate", "PST0301"),
         ("spec.httpPipeline.handlers[0]", "component x is not among the resources", "PST0401"),
-        ("spec.baseUrl", "is no URL", "PST0402"),
+        ("spec.baseUrl", "is not a URL", "PST0402"),
         ("apps[0].appDirPath", "/x does not exist (expected a path relative to /)", "PST0501"),
         ("apps[1].appPort", "80 is also appPort of a", "PST0502"),
         ("apps[1].dependsOn", "unknown app 'x' (expected one of y)", "PST0503"),

@@ -141,7 +141,7 @@ def test_fields_of_authorizers(tmp_path: Path) -> None:
         ({"http": "http://a", "headers": ["*"]}, "headers[0]", "`*` is not the name of a header"),
         ({"grpc": "a:1", "toApp": ["x"]}, "toApp", "is for http alone"),
         ({"http": "http://a", "tls": {}}, "tls", "is for https"),
-        ({"grpc": "a:1", "tls": {"caFile": "none.pem"}}, "tls.caFile", "there is no file"),
+        ({"grpc": "a:1", "tls": {"caFile": "none.pem"}}, "tls.caFile", "does not exist"),
         ({"grpc": "a:1", "name": "a b"}, "name", "can't be a name"),
     ],
 )

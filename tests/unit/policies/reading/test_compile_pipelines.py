@@ -211,7 +211,7 @@ def test_client_credentials_are_read(tmp_path: Path) -> None:
     [
         ({"headerName": "a b"}, "is not a header that can be set"),
         ({"headerName": "Host"}, "is not a header that can be set"),
-        ({"authStyle": 3}, "`3` is unknown (expected 0 or 1 or 2)"),
+        ({"authStyle": 3}, "`3` is unknown (expected 0, 1 or 2)"),
         ({"tokenURL": ""}, "tokenURL is missing"),
     ],
 )
@@ -237,7 +237,7 @@ def test_logins_are_read(tmp_path: Path) -> None:
     assert (one.header, one.force_https, one.is_secure, one.scopes) == ("authorization", True, True, ())
     assert not replace(one, force_https=False).is_secure
     (fault,) = faults(tmp_path, "oauth2", {**settings, "forceHTTPS": "maybe"})
-    assert "`maybe` is unknown (expected false or" in fault
+    assert "`maybe` is unknown (expected false" in fault
     (fault,) = faults(tmp_path, "oauth2", {**settings, "authURL": "/auth"})
     assert "`/auth` is not a URL" in fault
 
@@ -301,7 +301,7 @@ def test_direction_of_uppercase_is_read(
 
 def test_unknown_direction_of_uppercase_is_a_fault(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "uppercase", {"direction": "up"})
-    assert "`up` is unknown (expected request or response or both)" in fault
+    assert "`up` is unknown (expected request, response or both)" in fault
 
 
 def test_handler_that_keeps_nobody_out_is_passed_over_without_its_component(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_opa_is_an_authorizer_with_a_policy(tmp_path: Path) -> None:
             "postern.dev/opa-address is missing (expected the URL of an OPA server",
         ),
         ({"postern.dev/opa-address": "localhost"}, "is not a URL"),
-        ({"defaultStatus": "99"}, "is no status of HTTP"),
+        ({"defaultStatus": "99"}, "is not an HTTP status code"),
     ],
 )
 def test_faults_of_opa(tmp_path: Path, settings: Settings, problem: str) -> None:

@@ -122,7 +122,7 @@ def test_later_entry_takes_the_place_of_an_earlier_one_and_says_so(tmp_path: Pat
         (
             "targets: {default: {balancing: {policy: fastest}}}",
             "5: spec.targets.default.balancing.policy: `fastest` is unknown "
-            "(expected latency or least-requests or round-robin or random or ring-hash)",
+            "(expected latency, least-requests, round-robin, random or ring-hash)",
         ),
         (
             "targets: {apps: {a: {balancing: {policy: ring-hash}}}}",

@@ -140,7 +140,10 @@ def test_access_log_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("log", "fault"),
-    [({"minStatus": 1000}, "minStatus: `1000` is not a status"), ({"sample": 0}, "sample: `0` is no share")],
+    [
+        ({"minStatus": 1000}, "minStatus: `1000` is not a status"),
+        ({"sample": 0}, "sample: `0` is not a sampling rate"),
+    ],
 )
 def test_access_log_beyond_bounds_is_a_fault(tmp_path: Path, log: Json, fault: str) -> None:
     with pytest.raises(DocumentError, match=f"spec.logging.accessLog.{fault}"):

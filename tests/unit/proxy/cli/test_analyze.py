@@ -183,6 +183,6 @@ def test_what_cannot_be_read_is_told_where_it_is_ours_or_named(capsys: pytest.Ca
 
 def test_nothing_of_ours_is_a_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["analyze"]) == 2
-    assert "no document of postern's in" in capsys.readouterr().err
+    assert "no postern document in" in capsys.readouterr().err
     assert main(["analyze", "gone"]) == 2
-    assert "there is no such file or folder" in capsys.readouterr().err
+    assert "no such file or folder" in capsys.readouterr().err

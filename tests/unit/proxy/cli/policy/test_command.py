@@ -211,7 +211,7 @@ def test_suggested_policy_allows_what_was_recorded(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (["explain", "none.yaml", "--app", "a", "--from", "b"], "there is no such file or folder"),
+        (["explain", "none.yaml", "--app", "a", "--from", "b"], "no such file or folder"),
         (["explain", "orders.yaml", "--app", "a", "--from", "b c"], "'b c' is not a caller"),
         (["explain", "orders.yaml", "--app", "a", "--from", "spiffe://x"], "spiffe://x"),
         (["explain", "orders.yaml", "--app", "a", "--from", "b", "-X", "G T"], "is not an HTTP method"),

@@ -214,7 +214,7 @@ async fn prove(shared: &Shared, origin: &Origin, stream: &TlsStream) -> Result<(
     let is_plain_h2 = tls.alpn_protocol().map(|chosen| chosen == ALPN_H2);
     let met = whose(shared, leaf, true).await.map_err(|refusal| mismatch(refusal.detail))?;
     if !origin.expect.contains(&met.spiffe_id) {
-        return Err(mismatch(format!("{}met {}", wanted(origin), met.spiffe_id)));
+        return Err(mismatch(format!("{}got {}", wanted(origin), met.spiffe_id)));
     }
     let is_plain_h2 = is_plain_h2.ok_or_else(|| mismatch("the peer chose no application protocol (ALPN)".into()))?;
     Ok((is_plain_h2, met.ends_at))
