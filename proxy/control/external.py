@@ -15,10 +15,11 @@ from policies.rules.traffic import TargetTraffic
 from proxy.contract.addresses import join_address
 from proxy.contract.engine import Cluster, Engine, Upstream, VerifiedTls, Via
 from proxy.contract.plan import Decision, Hold, Plan
-from proxy.control.external_hosts import ExternalHosts, Lookup, forbidden, look_up
+from proxy.control.external_hosts import ExternalHosts, Lookup, forbidden
 from proxy.control.traffic import balancing_of, outliers_of
 from proxy.deciding.external import endpoint_key, endpoint_of, url_of
 from proxy.deciding.outbound_view import OutboundView
+from proxy.wire.lookup import look_up
 from telemetry.errors import WebProxyError
 from telemetry.logs import get_logger
 from telemetry.web_proxies import NO_PROXIES, WebProxies, WebProxy

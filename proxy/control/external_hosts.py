@@ -5,8 +5,6 @@ long as no newer ones are found. Owns no connection and no cluster.
 """
 
 import asyncio
-import socket
-import threading
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -207,35 +205,3 @@ def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     if int(address) >> 32 == _NAT64 >> 32:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or address
-
-
-async def look_up(host: str, port: int) -> tuple[str, ...]:
-    """IP addresses by the system's resolver, in its order (RFC 6724). Raises OSError.
-
-    In a thread that nobody waits for at the end of the process: the resolver can't be interrupted.
-    """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[tuple[str, ...]] = loop.create_future()
-
-    def tell(found: tuple[str, ...] | OSError) -> None:
-        if answer.done():
-            return
-        if isinstance(found, OSError):
-            answer.set_exception(found)
-        else:
-            answer.set_result(found)
-
-    def ask() -> None:
-        found: tuple[str, ...] | OSError
-        try:
-            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
-        except OSError as error:
-            found = error
-        except UnicodeError as error:  # a label that is empty or too long
-            found = OSError(str(error))
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(tell, found)
-
-    threading.Thread(target=ask, name="lookup", daemon=True).start()
-    return await answer

@@ -3,11 +3,15 @@
 import asyncio
 import ssl
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import NamedTuple
 
+from proxy.contract.addresses import join_address, split_address
 from proxy.contract.plan import Cause
+from proxy.errors import os_reason
 from proxy.wire.http1_client import Http1Client
 from proxy.wire.http_client import LocalHttpError, LocalResponse, dial, exchange, make_head
+from proxy.wire.lookup import SharedLookup
 from proxy.wire.streams import RawHead, UpstreamConnection
 
 # A server that closes a connection while a call is on its way may not have seen it: nothing of an answer has come.
@@ -29,6 +33,7 @@ class KeptConnections:
     def __init__(self, address: str, *, server_name: str = "", at_most: int) -> None:
         """address: `unix:/path` or `host:port`. server_name: whom its certificate must be for. at_most: connections; further calls wait."""
         self._address = address
+        self._port, self._lookup = _named(address)
         self._server_name = server_name
         self._room = asyncio.Semaphore(at_most)
         self._idle: list[_Kept] = []
@@ -58,8 +63,7 @@ class KeptConnections:
                 except LocalHttpError as error:
                     if error.cause not in _CLOSED_ON:
                         raise
-            fresh = _Kept(*await dial(self._address, tls, self._server_name, owner=self), tls)
-            return await self._call(fresh, head, body, limit_bytes)
+            return await self._call(await self._dial(tls), head, body, limit_bytes)
 
     def close(self) -> None:
         """Close those without a call now, and the others once theirs has ended."""
@@ -67,6 +71,23 @@ class KeptConnections:
         for kept in tuple(self._idle):
             kept.client.close()
         self._idle.clear()
+
+    async def _dial(self, tls: ssl.SSLContext | None) -> _Kept:
+        """A new one, to the first address that takes it. Raises: LocalHttpError."""
+        if self._lookup is None:
+            return _Kept(*await dial(self._address, tls, self._server_name, owner=self), tls)
+        try:
+            found = await self._lookup.addresses()
+        except OSError as error:
+            raise LocalHttpError(self._address, os_reason(error)) from error
+        reason = "its name leads to no address"
+        for ip in found:
+            try:
+                where = join_address(ip, self._port)
+                return _Kept(*await dial(where, tls, self._server_name, owner=self), tls)
+            except LocalHttpError as error:
+                reason = error.reason
+        raise LocalHttpError(self._address, reason)
 
     def _take(self, tls: ssl.SSLContext | None) -> _Kept | None:
         """The newest one, as the others are more likely to end soon. Those made with other roots are given up."""
@@ -96,3 +117,15 @@ class KeptConnections:
     def connection_closed(self, connection: UpstreamConnection, detail: str) -> None:
         """See ConnectionOwner."""
         self._idle = [kept for kept in self._idle if kept.client is not connection]
+
+
+def _named(address: str) -> tuple[int, SharedLookup | None]:
+    """The port, and what looks the host up, where it is a name."""
+    if address.startswith("unix:"):
+        return 0, None
+    host, port = split_address(address)
+    try:
+        ip_address(host)
+    except ValueError:
+        return port, SharedLookup(host or "localhost", port)
+    return port, None

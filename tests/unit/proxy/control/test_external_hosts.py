@@ -14,7 +14,6 @@ from proxy.control.external_hosts import (
     REFRESH_S,
     ExternalHosts,
     forbidden,
-    look_up,
 )
 
 KEY = "url:http://api.example"
@@ -207,12 +206,3 @@ def test_addresses_that_names_never_lead_to(ip: str, port: int, words: str) -> N
 )
 def test_addresses_that_names_may_lead_to(ip: str, port: int) -> None:
     assert forbidden(ip, port, own_ports=frozenset({3500}), own_ip="192.0.2.7") is None
-
-
-async def test_system_resolver_knows_loopback_and_no_invalid_names() -> None:
-    async with asyncio.timeout(30.0):
-        assert "127.0.0.1" in await look_up("localhost", 80)
-        with pytest.raises(OSError, match=r".+"):
-            await look_up("nowhere.invalid", 80)
-        with pytest.raises(OSError, match=r".+"):
-            await look_up("x" * 64 + ".example", 80)

@@ -1,6 +1,8 @@
 """Connections that are kept between short calls to one server."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,6 +81,47 @@ async def test_connection_that_answered_head_is_not_kept_as_a_body_may_follow() 
         for _ in range(2):
             await calls.request("HEAD", "/", timeout_s=30.0, limit_bytes=1000)
     assert server.connections == 2
+
+
+async def test_a_name_is_looked_up_where_it_leads_and_its_first_address_that_answers_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as (server, _):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in ("127.0.0.2", "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        calls = Calls(f"judge.example:{server.port}", at_most=1)
+        assert (await calls.get()).body == b"ok"
+        calls.close()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found[:1])
+        with pytest.raises(LocalHttpError, match=r"judge\.example:\d+: .*refused"):
+            await Calls(f"judge.example:{server.port}", at_most=1).get()
+
+
+async def test_a_name_server_that_hangs_takes_one_thread_and_none_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers, asked = threading.Event(), []
+
+    def hang(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        answers.wait(60.0)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    calls = Calls("judge.example:80", at_most=100)
+
+    async def one() -> None:
+        with pytest.raises(TimeoutError):
+            await calls.request("GET", "/", timeout_s=0.05, limit_bytes=1000)
+
+    try:
+        await asyncio.gather(*(one() for _ in range(50)))
+        assert asked == ["judge.example"]
+        assert await asyncio.to_thread(lambda: 1) == 1
+    finally:
+        answers.set()
+    with pytest.raises(LocalHttpError, match=r"judge\.example:80: Temporary failure"):
+        await calls.get()
 
 
 async def test_calls_at_once_open_no_more_than_allowed() -> None:
