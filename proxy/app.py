@@ -232,7 +232,7 @@ class Sidecar:
             reloads=self._reloads,
             ejections=ejections,
             meters=self._meters,
-            method_label=reporter.recorder.method_label,
+            method_label=reporter.breaker_label,
             tracer=self._tracer,
             relays=self._relays,
             logs=self._logs,

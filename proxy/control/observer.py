@@ -249,8 +249,11 @@ class Reporter:
     def breaker_turned(self, turn: BreakerTurn) -> None:
         """A circuit breaker changed its state."""
         if self._breakers is not None:
-            path = self.recorder.method_label(turn.method)
-            self._breakers.turned(turn, path, hides_paths=self.hides_paths)
+            self._breakers.turned(turn, self.breaker_label(turn.method), hides_paths=self.hides_paths)
+
+    def breaker_label(self, method: str) -> str:
+        """The label of a breaker's method: none where paths are hidden, as a path may look like a method of gRPC."""
+        return "" if self.hides_paths else self.recorder.method_label(method)
 
     def endpoint_turned(self, turn: EndpointTurn) -> None:
         """An endpoint is left out for what it answers, or takes calls again."""

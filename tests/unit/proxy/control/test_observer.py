@@ -450,3 +450,10 @@ def test_probe_makes_no_span_where_paths_are_hidden() -> None:
     telling.reporter.hides_paths = True
     telling.reporter.finished(outcome("/healthz", trace=ContextSpan(SpanContext(0xABC, 0x12, 0, True))))
     assert not telling.tracer.recent()
+
+
+def test_method_of_a_breaker_has_no_label_where_paths_are_hidden() -> None:
+    telling = Telling()
+    assert telling.reporter.breaker_label("/shop.Cart/Get") == "/shop.Cart/Get"
+    telling.reporter.hides_paths = True
+    assert telling.reporter.breaker_label("/shop.Cart/Get") == ""  # which may be a path of HTTP
