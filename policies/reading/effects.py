@@ -151,7 +151,8 @@ CONFIGURATION: Mapping[str, Effect] = {
     ),
     "spec.logging.apiLogging.obfuscateURLs": Effect(
         "name the callee there instead of the path; spans, metrics, taps, the access log, log lines and the text of denials have no path "
-        "of HTTP calls then. Methods of gRPC stay; circuit breakers have none in `postern status`, log lines and metrics, as theirs may be paths"
+        "of HTTP calls then. Methods of gRPC stay; circuit breakers have none in `postern status`, log lines and metrics, as theirs may be "
+        "paths"
     ),
     "spec.logging.apiLogging.omitHealthChecks": Effect("leave health checks out there"),
     "spec.logging.accessLog.format": Effect(

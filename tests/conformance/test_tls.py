@@ -16,7 +16,7 @@ from proxy.contract.recording import RecordingHead
 from proxy.engine.portable.refusal import REFUSED_CERTIFICATE
 from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import PREFACE, FramePeer, Kind, dial, frame, serving
-from tests.conformance.harness import Node, always, leading, plan, reply, running
+from tests.conformance.harness import Node, always, leading, plan, reply, retry, running
 from tests.conformance.hellos import TLS_1_3, X25519MLKEM768, tap
 from tests.conformance.identities import Mint, spiffe
 from tests.support.http_client import connect
@@ -455,6 +455,33 @@ async def test_http_call_takes_its_other_route_where_the_peer_speaks_plain_h2(
                 assert (response.status, response.body) == (200, b"other")
         outcome = await front.seen.outcome(2)
     assert [attempt.endpoint for attempt in outcome.attempts] == [f"127.0.0.1:{port}"]
+
+
+async def test_denial_by_a_daprd_is_told_as_one_and_stays_a_failure(engine: str, mint: Mint) -> None:
+    """Our translator has it of the daprd; as to Dapr, it is retried."""
+
+    async def never(peer: FramePeer) -> None:
+        await peer.to_the_end()
+
+    async def translator(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader):
+            writer.write(b"HTTP/1.1 403 X\r\npostern-error: denied\r\nContent-Length: 0\r\n\r\n")
+
+    other = Route(cluster="translator", weight=0)
+    async with (
+        serving(never, tls=mint.server_context("callee", alpn=("h2",))) as port,
+        raw_app(translator) as second,
+        running(engine) as front,
+    ):
+        front.engine.set_identity(mint.identity("caller"))
+        front.cluster("app", port, wire="postern", tls="mesh")
+        front.cluster("translator", second)
+        first = plan(expect=EXPECT, retries=(retry(2, http_codes=None),))
+        entry = await front.listen(always(replace(first, routes=(*first.routes, other), by_daprd=1)))
+        async with connect(entry) as caller:
+            assert (await caller.request("GET", "/")).status == 403
+        outcome = await front.seen.outcome()
+    assert [attempt.said for attempt in outcome.attempts] == [Cause.DENIED] * 2
 
 
 async def test_rotation_under_running_calls_drops_none(engine: str, mint: Mint) -> None:

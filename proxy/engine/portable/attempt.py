@@ -22,7 +22,7 @@ from proxy.engine.portable.passing import Refused, Told
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.request_body import BodyCursor
-from proxy.engine.portable.retrying import Failure, heard_by_gates, is_denial, is_failure
+from proxy.engine.portable.retrying import Failure, heard_by_gates, is_failure
 from proxy.wire import answers
 from proxy.wire.edits import (
     HOP_BY_HOP,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _PROOF_S = 1.0  # for an endpoint that was only announced to show who it is, where another one is left
 # What a peer's proxy says when it kept a call from an app: it failed as an endpoint, however fast the answer.
 _SAID = {cause.value.encode(): cause for cause in Cause}
+_DENIED = Cause.DENIED.value.encode()
 _NO_ROOM = frozenset({Cause.SHED, Cause.RATE, Cause.AUTHORIZER})  # its app is well, and takes others
 _KEPT_FROM_APP = frozenset({Cause.APP_DOWN, Cause.APP_UNHEALTHY, Cause.MISDIRECTED, Cause.REFUSED})
 
@@ -251,6 +252,7 @@ class UpstreamAttempt:
             return
         self._load.in_flight -= 1
         self._load, self._route = None, route
+        self._exchange.under_way.is_by_daprd = True
         self._choose()
 
     def give_body(self) -> None:
@@ -290,7 +292,9 @@ class UpstreamAttempt:
         may_be_peers = status >= 400 or (is_grpc and end) or bool(content_type(exchange.raw))
         if self._is_peer and may_be_peers and self._kept_from_app(headers):
             return
-        said = self.record.said
+        if self._route == exchange.plan.by_daprd and dict(headers).get(errors.HEADER) == _DENIED:
+            record.said = Cause.DENIED  # what our own translator has of the daprd
+        said = record.said
         if self._load is not None and self._refused_as is None and said is not Cause.DENIED:
             now = exchange.carrier.now()
             self._load.observe(now - self._sent_at, now)
@@ -338,7 +342,11 @@ class UpstreamAttempt:
         delay_s = None
         if is_failure(status, code):
             asked = read_pushback(fields, grpc=grpc, status=status, now_s=time.time())
-            cause = Cause.DENIED if is_denial(self.record, self._exchange.plan) else Cause.STATUS
+            cause = (
+                Cause.DENIED
+                if self._exchange.under_way.is_denial(self.record, self._exchange.plan)
+                else Cause.STATUS
+            )
             delay_s = self._exchange.next_delay(Failure(cause, status, code, asked))
         if delay_s is None:
             return False

@@ -30,7 +30,6 @@ from proxy.engine.portable.retrying import (
     Retrying,
     SoFar,
     heard_by_gates,
-    is_denial,
     is_failure,
 )
 from proxy.engine.portable.under_way import UnderWay
@@ -398,7 +397,7 @@ class Exchange:
         self.status = status
         use = self.plan.breaker
         if use is not None and use.is_opening:
-            is_fine = status == 101 or is_denial(attempt.record, self.plan)
+            is_fine = status == 101 or self.under_way.is_denial(attempt.record, self.plan)
             self._tell_breaker(is_failure(status, None) and not is_fine)
         fields = passed_on(self.kept_plan, self.raw, self.span, status, headers)
         passed = (*fields, *attempt.fault_headers)
@@ -556,7 +555,7 @@ class Exchange:
         gates, self._gates = self._gates, None  # it points back here: no cycles to collect
         if gates is not None:
             gates.leave(heard)
-        is_denied = cause is Cause.DENIED or (bool(attempts) and is_denial(attempts[-1], self.plan))
+        is_denied = cause is Cause.DENIED or self.under_way.ended_denied(self._kept)
         self._tell_breaker(heard is not None and not is_denied)
         has_failed = heard not in {None, Cause.CALLER_LEFT} and self.status != 101
         if self.budget is not None and heard is None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from proxy.contract.outcome import Attempt, NotRetried
-from proxy.contract.plan import Cause, Delays, Plan, RetryPolicy
+from proxy.contract.outcome import NotRetried
+from proxy.contract.plan import Cause, Delays, RetryPolicy
 from proxy.engine.portable.budgets import Budget
 from proxy.wire.pushback import Pushback
 
@@ -28,11 +28,6 @@ def heard_by_gates(cause: Cause | None, status: int, code: int | None) -> Cause 
         return cause
     has_no_room = status in _NO_ROOM if code is None else code in _NO_ROOM_GRPC
     return Cause.SHED if has_no_room else Cause.STATUS
-
-
-def is_denial(attempt: Attempt, plan: Plan) -> bool:
-    """Whether its answer is the decision of the callee's proxy, and no failure."""
-    return attempt.said is Cause.DENIED and not plan.denials_fail
 
 
 def covers(policy: RetryPolicy, cause: Cause, status: int, code: int | None) -> bool:

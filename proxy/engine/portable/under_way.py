@@ -4,8 +4,9 @@ from asyncio import TimerHandle
 from typing import TYPE_CHECKING
 
 from proxy.contract.outcome import Attempt
-from proxy.contract.plan import Cause
+from proxy.contract.plan import Cause, Plan
 from proxy.engine.portable.attempt import UpstreamAttempt
+from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.retrying import IMMEDIATE
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ class UnderWay:
     attempt beside them waits for, where the Plan has a hedge.
     """
 
-    __slots__ = ("_each", "_hedging", "_records", "the_one")
+    __slots__ = ("_each", "_hedging", "_records", "is_by_daprd", "the_one")
 
     def __init__(self) -> None:
         self._each: list[UpstreamAttempt] = []
         self._records: list[Attempt] = []
+        self.is_by_daprd = False  # an attempt took the route for peers that are daprds
         self._hedging: TimerHandle | None = None
         self.the_one: UpstreamAttempt | None = None
 
@@ -99,6 +101,15 @@ class UnderWay:
             and state.untried(exchange.tried)
             and len(exchange.tried) <= _IMMEDIATE_TRIES
         )
+
+    def is_denial(self, record: Attempt, plan: Plan) -> bool:
+        """Whether the answer of an attempt is the decision of the callee's proxy, and no failure, as it is to daprds."""
+        return record.said is Cause.DENIED and not plan.denials_fail and not self.is_by_daprd
+
+    def ended_denied(self, kept: Kept | None) -> bool:
+        """Whether that is how a call ended, once all are over."""
+        plan = kept.decision if kept is not None else None
+        return isinstance(plan, Plan) and bool(self._records) and self.is_denial(self._records[-1], plan)
 
     def forget(self, attempt: UpstreamAttempt) -> None:
         """It has ended."""

@@ -103,6 +103,8 @@ pub struct Call {
     queued: Duration,
     /// How long it waited for its authorizers.
     pub asked: Duration,
+    /// An attempt took the route for peers that are daprds.
+    pub is_by_daprd: bool,
 }
 
 /// Epoch nanoseconds.
@@ -176,6 +178,7 @@ impl Call {
             held: Duration::ZERO,
             queued: Duration::ZERO,
             asked: Duration::ZERO,
+            is_by_daprd: false,
             shared,
         })
     }

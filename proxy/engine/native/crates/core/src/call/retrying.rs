@@ -225,7 +225,7 @@ impl Call {
 
     /// Whether the answer of this attempt is the decision of the callee's proxy, and no failure.
     pub fn is_denial(&self, plan: &Plan, number: usize) -> bool {
-        !plan.denials_fail && self.attempts[number].said == Some(Cause::Denied)
+        !plan.denials_fail && !self.is_by_daprd && self.attempts[number].said == Some(Cause::Denied)
     }
 
     /// What its circuit breaker let through has ended, or has gone as far as it hears.

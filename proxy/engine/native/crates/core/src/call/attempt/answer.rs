@@ -50,7 +50,7 @@ impl UpstreamAttempt {
                     }
                 }
                 Poll::Ready(Ok(Answer::Head { status, headers, end })) => {
-                    self.note_head(call, status, &headers, end);
+                    self.note_head(call, plan, status, &headers, end);
                     let answered = Answered { status, headers, first: None, end };
                     if end || !call.may_retry_grpc(plan) {
                         return Poll::Ready(self.judge(call, down, plan, answered));
@@ -69,12 +69,14 @@ impl UpstreamAttempt {
         Poll::Ready(Break(Ok(self.lost(call, lost))))
     }
 
-    pub(super) fn note_head(&mut self, call: &mut Call, status: u16, headers: &Headers, end: bool) {
+    pub(super) fn note_head(&mut self, call: &mut Call, plan: &Plan, status: u16, headers: &Headers, end: bool) {
         call.head_ns = now_ns();
         let now = Instant::now();
         let is_failure = status >= 400 || (end && call.head.protocol == Protocol::Grpc);
         let may_be_made = self.is_peer && (is_failure || grpc_web::content_type(&call.head).is_some());
-        let said = if may_be_made { answers::said_by_proxy(headers) } else { None };
+        let is_translated = plan.by_daprd == Some(self.route); // our own translator has it of the daprd
+        let said = if may_be_made || is_translated { answers::said_by_proxy(headers) } else { None };
+        let said = said.filter(|cause| may_be_made || *cause == Cause::Denied);
         self.refused_as = said.filter(|cause| KEPT_FROM_APP & cause.bit() != 0);
         if let Some(endpoint) = &self.endpoint {
             let mut load = endpoint.load.borrow_mut();

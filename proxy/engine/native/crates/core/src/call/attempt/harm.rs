@@ -44,7 +44,7 @@ impl UpstreamAttempt {
         match harm {
             Harm::Abort(status, code) => {
                 let (status, headers) = answers::injected(status, code, &name, &call.head);
-                self.note_head(call, status, &headers, true);
+                self.note_head(call, plan, status, &headers, true);
                 self.judge(call, down, plan, Answered { status, headers, first: None, end: true })
             }
             Harm::Fail(cause) => Break(Ok(self.fail(call, cause, &format!("injected by the fault {name}")))),

@@ -266,7 +266,7 @@ impl UpstreamAttempt {
             if call.head.protocol != Protocol::Grpc {
                 if let Some(route) = plan.by_daprd {
                     self.release_endpoint(None, &call.shared);
-                    self.route = route;
+                    (self.route, call.is_by_daprd) = (route, true);
                     return self.choose(call, plan);
                 }
                 let detail = "the peer is a daprd, or a proxy like it: only gRPC and plain HTTP calls can be carried to it";
