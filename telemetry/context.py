@@ -34,6 +34,9 @@ _LOW_64 = (1 << 64) - 1
 _TRACEPARENT = re.compile(
     rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
 ).fullmatch
+# As almost all are written, and read in two thirds of the time that the other takes.
+_PLAIN = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])").fullmatch
+_ODD = frozenset({b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"})
 _B3_SINGLE = re.compile(rb"([0-9a-f]{16}|[0-9a-f]{32})-([0-9a-f]{16})(?:-([01d])(?:-[0-9a-f]{16})?)?")
 _B3_TRACE = re.compile(rb"[0-9a-f]{16}|[0-9a-f]{32}")
 _B3_SPAN = re.compile(rb"[0-9a-f]{16}")
@@ -105,6 +108,11 @@ def _traceparent_of(values: list[bytes], *, last_wins: bool) -> SpanContext | No
 
 def parse_traceparent(value: bytes) -> SpanContext | None:
     """A W3C `traceparent`; later versions are read by the rules of version 00, `ff` is invalid."""
+    plain = _PLAIN(value)
+    if plain is not None:
+        trace, span, flags = plain.groups()
+        trace_id, span_id = int(trace, 16), int(span, 16)
+        return _new(SpanContext, (trace_id, span_id, 0, flags in _ODD, "")) if trace_id and span_id else None
     match = _TRACEPARENT(value.strip(b" \t"))
     if match is None:
         return None

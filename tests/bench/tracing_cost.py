@@ -18,7 +18,7 @@ from telemetry.tracing import Tracer
 from tests.bench.results import Verdict
 
 ROOT_UNITS: Final = 5.0  # 1 µs: ids, and the decision
-CHILD_UNITS: Final = 13.0  # with the caller's traceparent read, and ours written
+CHILD_UNITS: Final = 12.0  # with the caller's traceparent read, and ours written
 SAMPLED_UNITS: Final = 25.0  # 5 µs
 _CALLS: Final = 50  # a round is shorter than a turn on a core, so that some round is undisturbed
 _ROUNDS: Final = 1_000
