@@ -10,29 +10,34 @@ import grpc
 import pytest
 
 from telemetry.line_form import KEYS
-from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Standing, eventually, invoke, standing
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, eventually, invoke
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
-from tests.support.mesh import SharedSentry
+from tests.support.mesh import Mesh, SharedSentry, Sidecar
 from tests.support.proto.echo_pb2 import EchoRequest
 
 
 class Logged:
     """Two sidecars and what they wrote."""
 
-    def __init__(self, mesh: Standing, files: Path) -> None:
+    def __init__(self, mesh: Mesh, web: Sidecar, shop: Sidecar) -> None:
         self.mesh = mesh
-        self._files = files
+        self.web = web
+        self.shop = shop
+
+    async def end(self) -> None:
+        """Shut both down: they write what is left."""
+        await asyncio.gather(self.web.end(), self.shop.end())
 
     async def get(self, path: str, *headers: tuple[str, str]) -> str:
         """Call a path of `shop`; the trace's id."""
-        answer = await request(self.mesh.web.http_port, "GET", invoke("shop", path), headers=headers)
+        answer = await request(self.web.http_port, "GET", invoke("shop", path), headers=headers)
         return dict(answer.headers)["traceparent"].split("-")[1]
 
     def text(self, app: str) -> str:
         """All that a sidecar wrote."""
-        path = self._files / f"{app}.log"
+        path = self.mesh.files / f"{app}.log"
         return path.read_text() if path.exists() else ""
 
     async def lines(self, app: str, count: int) -> list[str]:
@@ -56,8 +61,13 @@ async def logging(
         return ("--access-log", str(files / f"{app}.log"), "--config", str(rules))
 
     of_all = ("--engine", engine, *flags)
-    async with standing(files, flags=of_all, shop=to("shop"), web=to("web"), shared=shared) as mesh:
-        yield Logged(mesh, files)
+    async with Mesh(files, shared=shared) as mesh:
+        app = await mesh.http_app("shop")
+        web, shop = await asyncio.gather(
+            mesh.sidecar("web", flags=(*of_all, *to("web"))),
+            mesh.sidecar("shop", app=app, flags=(*of_all, *to("shop"))),
+        )
+        yield Logged(mesh, web, shop)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -80,7 +90,7 @@ async def test_call_has_a_line_with_every_key_at_both_sidecars(
         assert "visa" not in json.dumps(line)
     assert (out["direction"], out["peer"]) == ("outbound", "spiffe://public/ns/default/shop")
     assert (into["direction"], into["peer"]) == ("inbound", "spiffe://public/ns/default/web")
-    assert out["endpoint"].endswith(f":{logged.mesh.shop.peer_port}")
+    assert out["endpoint"].endswith(f":{logged.shop.peer_port}")
     assert (refused["trace_id"], refused["status"]) == (denied, 403)
     assert (refused["cause"], refused["made_by"]) == ("denied", "peer-proxy")
     assert (at_callee["cause"], at_callee["made_by"]) == ("denied", "this-proxy")
@@ -95,7 +105,8 @@ async def test_grpc_calls_have_lines_with_their_code(
     async with logging(
         engine, tmp_path, shared, "--access-log-format", "verb,path,status,grpc_code,protocol"
     ) as logged:
-        async with grpc.aio.insecure_channel(f"localhost:{logged.mesh.web.grpc_port}") as channel:
+        await logged.mesh.sidecar("echo", app=await logged.mesh.grpc_app(), flags=("--engine", engine))
+        async with grpc.aio.insecure_channel(f"localhost:{logged.web.grpc_port}") as channel:
             client = EchoClient(channel, metadata=(("dapr-app-id", "echo"),))
             await client.unary(EchoRequest(message="x"))
         (line,) = [json.loads(line) for line in await logged.lines("web", 1)]
@@ -119,7 +130,7 @@ async def test_template_and_filters_choose_what_is_written(
         await logged.get("/secret")
         lines = await logged.lines("web", 2)
         await logged.lines("shop", 2)
-        await asyncio.gather(*(one.end() for one in logged.mesh.sidecars))  # writes what is left
+        await logged.end()
         lines = logged.text("web").splitlines()
     assert "GET /bytes 200 -" not in lines
     assert lines[0] == "GET /status 404 -"
@@ -146,7 +157,7 @@ async def test_sample_is_the_same_at_both_ends_and_has_every_denial(
             await logged.get("/bytes?n=1")
         for _ in range(3):
             await logged.get("/secret")
-        await asyncio.gather(*(one.end() for one in logged.mesh.sidecars))
+        await logged.end()
         web, shop = (sorted(logged.text(app).splitlines()) for app in ("web", "shop"))
     assert web == shop
     assert sum("/secret" in line for line in web) == 3
@@ -163,7 +174,7 @@ async def test_no_line_is_lost_over_rotations_and_shutdown(
     async with logging(engine, tmp_path, shared, *flags) as logged:
         for number in range(300):
             await logged.get(f"/bytes/{number}-{'x' * 20}")
-        await asyncio.gather(*(one.end() for one in logged.mesh.sidecars))
+        await logged.end()
         files = sorted(tmp_path.glob("web.log*"))  # noqa: ASYNC240 - a few, and nobody waits
         lines = [line for path in files for line in path.read_text().splitlines()]
     assert sorted(lines) == sorted(f"/bytes/{number}-{'x' * 20}" for number in range(300))
@@ -201,12 +212,12 @@ async def test_configuration_says_what_is_in_it_also_when_it_changes(
         (line,) = await logged.lines("web", 1)
         assert json.loads(line) == {"verb": "GET", "path": "/status", "status": 404, "x-kind": "a"}
         (tmp_path / "rules.yaml").write_text(CONFIGURED.format("format: '{status} {path}'"))
-        for sidecar in (logged.mesh.web, logged.mesh.shop):
+        for sidecar in (logged.web, logged.shop):
             await sidecar.process.line("policies reloaded.*generation=2")
         await logged.get("/bytes?n=1")
         assert (await logged.lines("web", 2))[1:] == ["200 /bytes"]
         (tmp_path / "rules.yaml").write_text(CONFIGURED.format("format: 'colour'"))
-        await logged.mesh.web.process.line("access log not changed, the old form stays in force.*'colour'")
+        await logged.web.process.line("access log not changed, the old form stays in force.*'colour'")
         await logged.get("/bytes?n=1")
         assert (await logged.lines("web", 3))[2:] == ["200 /bytes"]
 
@@ -219,7 +230,7 @@ async def test_flags_win_over_the_configuration_and_without_a_log_it_says_so(
     async with logging("auto", tmp_path, shared, *flags, config=config) as logged:
         await logged.get("/bytes?n=1")
         assert await logged.lines("web", 1) == ['{"verb":"GET"}']
-        other = await logged.mesh.mesh.sidecar("other", flags=("--config", str(tmp_path / "rules.yaml")))
+        other = await logged.mesh.sidecar("other", flags=("--config", str(tmp_path / "rules.yaml")))
         assert other.process.output.count("spec.logging.accessLog has no effect without --access-log") == 1
 
 
