@@ -73,6 +73,40 @@ async def standing(
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """`web` calls `shop` (HTTP)."""
+
+    mesh: Mesh
+    shop: Sidecar
+    web: Sidecar
+
+    @property
+    def sidecars(self) -> tuple[Sidecar, Sidecar]:
+        """Both, for what must hold of each."""
+        return self.web, self.shop
+
+
+@asynccontextmanager
+async def pair(
+    files: Path,
+    shared: SharedSentry,
+    *,
+    flags: tuple[str, ...] = (),
+    shop: tuple[str, ...] = (),
+    web: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Pair]:
+    """Start them for one test that needs no gRPC app; `flags` go to both."""
+    async with Mesh(files, shared=shared) as mesh:
+        app = await mesh.http_app("shop")
+        caller, callee = await asyncio.gather(
+            mesh.sidecar("web", flags=(*flags, *web), env=env),
+            mesh.sidecar("shop", app=app, flags=(*flags, *shop), env=env),
+        )
+        yield Pair(mesh=mesh, shop=callee, web=caller)
+
+
 def invoke(app_id: str, path: str) -> str:
     """The target that calls `path` of an app by Dapr's form."""
     return f"/v1.0/invoke/{app_id}/method{path}"

@@ -10,21 +10,21 @@ import grpc
 import pytest
 
 from telemetry.line_form import KEYS
-from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, eventually, invoke
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, Pair, eventually, invoke, pair
 from tests.support.echo_client import EchoClient
 from tests.support.engines import ENGINES
 from tests.support.http_client import request
-from tests.support.mesh import Mesh, SharedSentry, Sidecar
+from tests.support.mesh import SharedSentry
 from tests.support.proto.echo_pb2 import EchoRequest
 
 
 class Logged:
     """Two sidecars and what they wrote."""
 
-    def __init__(self, mesh: Mesh, web: Sidecar, shop: Sidecar) -> None:
-        self.mesh = mesh
-        self.web = web
-        self.shop = shop
+    def __init__(self, found: Pair) -> None:
+        self.mesh = found.mesh
+        self.web = found.web
+        self.shop = found.shop
 
     async def end(self) -> None:
         """Shut both down: they write what is left."""
@@ -60,14 +60,9 @@ async def logging(
     def to(app: str) -> tuple[str, ...]:
         return ("--access-log", str(files / f"{app}.log"), "--config", str(rules))
 
-    of_all = ("--engine", engine, *flags)
-    async with Mesh(files, shared=shared) as mesh:
-        app = await mesh.http_app("shop")
-        web, shop = await asyncio.gather(
-            mesh.sidecar("web", flags=(*of_all, *to("web"))),
-            mesh.sidecar("shop", app=app, flags=(*of_all, *to("shop"))),
-        )
-        yield Logged(mesh, web, shop)
+    of_both = ("--engine", engine, *flags)
+    async with pair(files, shared, flags=of_both, shop=to("shop"), web=to("web")) as found:
+        yield Logged(found)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

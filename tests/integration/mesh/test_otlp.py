@@ -10,7 +10,7 @@ import pytest
 from telemetry.otlp.json_form import from_json
 from telemetry.otlp.messages_pb2 import MetricsRequest, TracesRequest
 from telemetry.otlp.messages_pb2 import Span as OtlpSpan
-from tests.integration.mesh.standing import eventually, invoke, standing
+from tests.integration.mesh.standing import eventually, invoke, pair
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.integration.telemetry.test_otlp_exporter import GrpcCollector, grpc_collecting
 from tests.support.engines import ENGINES
@@ -80,7 +80,7 @@ async def test_spans_go_where_the_variables_say(
             **SOON,
         }
         bodies = rpc.requests if protocol == "grpc" else http.bodies
-        async with standing(tmp_path, shared=shared, flags=("--engine", engine), env=env) as mesh:
+        async with pair(tmp_path, shared, flags=("--engine", engine), env=env) as mesh:
             await call(mesh.web, trace)
 
             async def have_come() -> bool:
@@ -107,7 +107,7 @@ async def test_three_exporters_get_every_span_at_the_end(
         config = tmp_path / "traced.yaml"
         config.write_text(CONFIG.format(zipkin=zipkin.url, port=otel.port))
         flags = ("--engine", engine, "--config", str(config))
-        async with standing(tmp_path, shared=shared, flags=flags) as mesh:
+        async with pair(tmp_path, shared, flags=flags) as mesh:
             for trace in traces:
                 await call(mesh.web, trace)
             for sidecar in mesh.sidecars:
@@ -133,7 +133,7 @@ async def test_spans_go_to_the_exporters_that_the_environment_names(
             "OTEL_EXPORTER_ZIPKIN_ENDPOINT": zipkin.url,
             **SOON,
         }
-        async with standing(tmp_path, shared=shared, flags=("--engine", engine), env=env) as mesh:
+        async with pair(tmp_path, shared, flags=("--engine", engine), env=env) as mesh:
             await call(mesh.web, trace)
 
             async def have_come() -> bool:

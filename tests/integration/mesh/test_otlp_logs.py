@@ -7,7 +7,7 @@ import pytest
 
 from telemetry.line_form import KEYS
 from telemetry.otlp.messages_pb2 import LogRecord, LogsRequest
-from tests.integration.mesh.standing import eventually, invoke, standing
+from tests.integration.mesh.standing import eventually, invoke, pair
 from tests.integration.mesh.test_otlp import SOON
 from tests.integration.telemetry.test_otlp_exporter import GrpcCollector, grpc_collecting
 from tests.support.engines import ENGINES
@@ -34,7 +34,7 @@ async def test_log_and_access_log_reach_the_collector_with_their_traces(
         url = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://127.0.0.1:{otel.port}"}
         env = {"OTEL_LOGS_EXPORTER": "otlp", **url, **SOON}
         flags = ("--engine", engine, "--access-log", "otlp")
-        async with standing(tmp_path, shared=shared, flags=flags, env=env) as mesh:
+        async with pair(tmp_path, shared, flags=flags, env=env) as mesh:
             answer = await request(mesh.web.http_port, "GET", invoke("shop", "/bytes?n=1"))
             trace_id = dict(answer.headers)["traceparent"].split("-")[1]
             status = json.loads((await mesh.web.admin("/status")).body)["exporters"]

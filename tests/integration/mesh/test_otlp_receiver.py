@@ -21,7 +21,7 @@ from telemetry.otlp.messages_pb2 import (
     Span,
     TracesRequest,
 )
-from tests.integration.mesh.standing import eventually, invoke, standing
+from tests.integration.mesh.standing import eventually, invoke, pair
 from tests.integration.mesh.test_otlp import SOON, ids
 from tests.integration.telemetry.collector import collecting
 from tests.integration.telemetry.test_otlp_exporter import SERVICE, grpc_collecting
@@ -128,7 +128,7 @@ async def test_spans_of_app_and_proxies_are_one_tree(
 ) -> None:
     """The app's span is the parent of the proxy's, as an instrumented app has it."""
     trace = ids()
-    async with standing(tmp_path, shared=shared, flags=("--engine", engine)) as mesh:
+    async with pair(tmp_path, shared, flags=("--engine", engine)) as mesh:
         parent = f"00-{trace[0]}-{1:016x}-01"
         answer = await request(
             mesh.web.http_port, "GET", invoke("shop", "/echo"), headers=(("traceparent", parent),)

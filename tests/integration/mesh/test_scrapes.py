@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from proxy.contract.outcome import PHASED
-from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, eventually, invoke, standing
+from tests.integration.mesh.standing import NO_SECRET_FOR_WEB, eventually, invoke, pair, standing
 from tests.integration.sentry.process import running_sentry
 from tests.integration.sentry.test_server import fetch, scraped
 from tests.support.apps import App
@@ -105,7 +105,7 @@ def values(text: bytes, name: str) -> dict[str, float]:
 async def test_what_is_open_and_where_time_goes_is_told_on_both_sides(
     engine: str, tmp_path: Path, shared: SharedSentry
 ) -> None:
-    async with standing(tmp_path, shared=shared, flags=("--engine", engine)) as mesh:
+    async with pair(tmp_path, shared, flags=("--engine", engine)) as mesh:
         web, shop = mesh.web, mesh.shop
         edge = '{direction="%s",dst="shop.default",src="web.default"}'
 
