@@ -16,7 +16,7 @@ from proxy.settings.otel_sdk import SDK_VARIABLES, is_disabled, pushes_metrics, 
 from proxy.settings.readers import FlagReader
 from proxy.settings.values import OtelSettings, Profile
 from telemetry.exporting import ExportLimits
-from telemetry.otlp.target import OtlpTarget, Signal
+from telemetry.otlp.target import SERVICES, OtlpTarget, Signal
 from telemetry.otlp.temporality import Temporality
 
 _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
@@ -254,6 +254,22 @@ def _client(read: FlagReader, signal: Signal) -> tuple[str, str] | None:
         read.fault(of_certificate, f"{certificate} with {key}: {error}", "a certificate and its key, in PEM")
         return None
     return certificate, key
+
+
+def otel_warnings(read: FlagReader, profile: Profile) -> list[str]:
+    """Client certificates that no collector is shown; one line each."""
+    is_shown: dict[str, bool] = {}
+    for signal in SERVICES.values():
+        variable, path = _told(read, signal, variable="OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE")
+        scheme, _, rest = _told(read, signal, variable="OTEL_EXPORTER_OTLP_ENDPOINT")[1].rpartition("://")
+        if path:
+            is_over_tls = bool(rest) and _is_secure(read, profile, signal, scheme)
+            is_shown[variable] = is_shown.get(variable, False) or is_over_tls
+    return [
+        f"{variable} has no effect: no collector that a variable names is reached over TLS"
+        for variable, is_so in is_shown.items()
+        if not is_so
+    ]
 
 
 def _limits(read: FlagReader) -> ExportLimits:

@@ -17,7 +17,7 @@ from proxy.errors import ConfigError
 from proxy.settings.access_log import access_log_settings
 from proxy.settings.flags import Given, scan
 from proxy.settings.origins import VARIABLES
-from proxy.settings.otel import OTEL_VARIABLES, otel_settings
+from proxy.settings.otel import OTEL_VARIABLES, otel_settings, otel_warnings
 from proxy.settings.otel_sdk import sdk_warnings
 from proxy.settings.readers import FlagReader
 from proxy.settings.values import (
@@ -497,6 +497,7 @@ def _warnings(read: FlagReader, profile: Profile, *, mtls: bool) -> tuple[str, .
     if read.env.get("DAPR_HTTP_DISABLE_H2C", "").lower() in _TRUTHY:
         warnings.append("DAPR_HTTP_DISABLE_H2C has no effect: HTTP/2 without TLS is always accepted")
     warnings.extend(sdk_warnings(read, profile))
+    warnings.extend(otel_warnings(read, profile))
     if not mtls and profile != "daprd":
         warnings.append("mutual TLS is off: peers are not authenticated, and nothing is encrypted")
     return tuple(warnings)

@@ -8,6 +8,7 @@ import pytest
 from proxy.errors import ConfigError
 from proxy.settings.parsing import parse
 from proxy.settings.values import Profile, Settings
+from tests.support.web_pki import WebCa
 
 SAMPLER, ARGUMENT = "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"
 METRICS = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:1"}
@@ -119,3 +120,20 @@ def test_daprd_reads_none_of_them_and_says_so(root: Path) -> None:
     found = read(root, {**env, **METRICS}, "daprd").otel
     assert (found.sampling_rate, found.is_disabled, found.metrics is None) == (None, False, False)
     assert [told.split()[0] for told in warned(root, env, "daprd")] == list(env)
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://c:1"])
+def test_client_certificate_that_no_collector_is_shown_is_told(
+    root: Path, tmp_path: Path, endpoint: str
+) -> None:
+    certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
+    for file, pem in zip((certificate, key), WebCa().leaf(), strict=True):
+        file.write_bytes(pem)
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificate),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(key),
+    }
+    (told,) = warned(root, env)
+    assert told.startswith("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE has no effect: no collector")
+    assert warned(root, {**env, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://c:1"}) == []
