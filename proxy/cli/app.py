@@ -4,9 +4,10 @@ import difflib
 import os
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from proxy.cli.analyze import analyze
 from proxy.cli.bundle import bundle
@@ -62,10 +63,23 @@ _MISSING = {
 }
 
 
+class _Commands(TyperGroup):
+    """The framework tells of a word that is none of an option's in the words of its checker: `Value error, …`."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - of a class that the framework keeps to itself
+        """Run the command that is named."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 def build() -> typer.Typer:
     """The command with all its groups."""
     app = typer.Typer(
         name="postern",
+        cls=_Commands,
         help="A service-invocation mesh edge: a small private gate beside every app.",
         no_args_is_help=True,
         add_completion=True,

@@ -28,6 +28,16 @@ def test_files_that_would_be_loaded_are_valid_and_lint_is_left_to_analyze(
     assert "PST0202" in capsys.readouterr().out
 
 
+def test_word_that_an_option_does_not_have_is_told_in_plain_words(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "-o", "yamll"]) == 2
+    assert (
+        "Invalid value for '--output' / '-o': 'yamll' is not one of 'text', 'json'."
+        in capsys.readouterr().err
+    )
+
+
 def test_faults_are_told_with_file_line_and_field(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "r.yaml").write_text(RESILIENCY.replace("2s", "soon").replace("policies", "polices"))
     assert main(["validate", "r.yaml"]) == 1
