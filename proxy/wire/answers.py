@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from proxy import errors
 from proxy.contract.engine import HopSpan, ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.plan import DETAIL, REFUSED, TRACE_ID, Cause, Decide, Decision, Labels, Reply
+from proxy.contract.plan import DETAIL, REFUSED, TRACE_ID, Cause, Decide, Decision, Labels, Plan, Reply
 from proxy.contract.recording import RecordingHead
 from proxy.wire.grpc_web import trailer_frame
 from proxy.wire.request_info import with_trace
@@ -150,11 +150,15 @@ def unreadable(text: str, traceparent: bytes) -> tuple[Headers, bytes]:
     return dated((*headers, (b"content-length", b"%d" % len(body)))), body
 
 
-def timed_out(listener: ListenerSpec, headers: Headers) -> Reply:
-    """The deadline of a caller that sent these fields passed before a decision."""
-    made = errors.reply(
-        Cause.TIMEOUT, unlabelled(listener.name), "the call's deadline passed before its callee was found"
-    )
+def timed_out(decision: Decision, listener: ListenerSpec, headers: Headers) -> Reply:
+    """The answer to a call that sent these fields, whose deadline passed before this decision was there: as it would be after it."""
+    if isinstance(decision, Plan):
+        return decision.local_replies[Cause.TIMEOUT]
+    if isinstance(decision, Reply):
+        return decision
+    labels = decision.then.labels
+    text = "the call's deadline passed before its callee was found"
+    made = errors.reply(Cause.TIMEOUT, labels, text, surface=labels.surface, callee=labels.dst)
     return replace(made, headers=(*made.headers, *listener.for_pages(headers)))
 
 

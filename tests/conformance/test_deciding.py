@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 import pytest
 from msgspec.structs import replace
 
-from proxy.contract.plan import Cause, Decision, Edit, Hold, Op, Route
+from proxy.contract.plan import Cause, Decision, Edit, Hold, Op, Route, Surface
 from proxy.contract.recording import RecordingHead
 from proxy.wire.status_details import error_status
 from tests.conformance.accepting import Script
@@ -15,6 +15,8 @@ from tests.conformance.apps import http_app, raw_app
 from tests.conformance.frames import dial
 from tests.conformance.harness import (
     EDITS,
+    LABELS,
+    LOCAL_REPLIES,
     TRACEPARENT,
     Node,
     always,
@@ -204,6 +206,37 @@ async def test_hold_expires_with_its_answer_and_what_was_tried(engine: str) -> N
             response = await caller.request("GET", "/")
     assert (response.status, response.get("postern-error")) == (404, "no-app")
     assert b"looked for cart" in response.body
+
+
+@pytest.mark.parametrize(("surface", "status"), [("own", 504), ("dapr", 500)])
+async def test_deadline_that_passes_before_a_decision_is_told_as_after_it(
+    engine: str, surface: Surface, status: int
+) -> None:
+    labels = replace(LABELS, surface=surface, dst="cart")
+    hold = Hold(key="cart", for_s=60.0, then=replace(reply(Cause.NO_APP), labels=labels))
+    async with running(engine) as node:
+        port = await node.listen(always(hold))
+        async with connect(port) as caller, dial(port) as grpc:
+            for given in ("0", "50"):
+                answer = await caller.request("GET", "/", headers=[("postern-timeout", given)])
+                assert (answer.status, answer.get("postern-error")) == (status, "timeout")
+                said = json.loads(answer.body)
+                is_daprs = said["message"].startswith("failed to invoke, id: cart, err: the call's deadline")
+                assert (said["errorCode"] == "ERR_DIRECT_INVOKE", is_daprs) == (surface == "dapr",) * 2
+                outcome = await node.seen.outcome()
+                assert (outcome.cause, outcome.labels) == (Cause.TIMEOUT, labels)
+            stream = await grpc.request(b"/s/M", method=b"POST", headers=(*GRPC, (b"grpc-timeout", b"50m")))
+            assert (await grpc.whole(stream)).get(b"grpc-status") == b"4"
+
+
+async def test_deadline_that_passed_has_the_answer_of_the_plan_kept_or_not(engine: str) -> None:
+    replies = {**LOCAL_REPLIES, Cause.TIMEOUT: reply(Cause.TIMEOUT, status=500)}
+    async with running(engine) as node:
+        port = await node.listen(always(plan(local_replies=replies)))
+        async with connect(port) as caller:
+            for _ in range(3):
+                answer = await caller.request("GET", "/", headers=[("postern-timeout", "0")])
+                assert (answer.status, answer.get("postern-error")) == (500, "timeout")
 
 
 async def test_hold_that_expires_asks_once_more(engine: str) -> None:

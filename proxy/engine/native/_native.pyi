@@ -121,8 +121,8 @@ Asked = (
     | tuple[Literal["span"], tuple[Headers, bool], Question]  # this hop's; of gRPC?
     | tuple[Literal["reply"], tuple[int, str], Question]  # of the Plan with this token for a cause
     | tuple[
-        Literal["undecided"], tuple[str, Headers, str | None], Question
-    ]  # listener, fields of a request, what is bad of it; by `reply`
+        Literal["undecided"], tuple[HeadParts, str | None], Question
+    ]  # what is bad of it, None: its deadline passed; by `reply`
     | tuple[
         Literal["pauses"], tuple[int, int, int, bool], Question
     ]  # call, token of its Plan, number of the rule, whether it begins anew

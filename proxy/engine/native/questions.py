@@ -67,8 +67,8 @@ class Answers:
                 self._span(question, headers, is_grpc=is_grpc)
             case ("reply", (token, cause), question):
                 question.reply(self._reply_parts(self._known.deciding(token).local_replies[Cause(cause)]), [])
-            case ("undecided", (listener, headers, reason), question):
-                self._undecided(question, self.listeners[listener], headers, reason)
+            case ("undecided", (head, reason), question):
+                self._undecided(question, parts.head(head), reason)
             case ("pauses", (call, token, rule, is_anew), question):
                 drawing = self._drawing(call, token, rule, is_anew=is_anew)
                 question.pauses(list(islice(drawing, _PAUSES)))
@@ -92,12 +92,13 @@ class Answers:
         else:
             question.plan(parts.plan_parts(self._known.add_decision(decision), decision), self._reads(asking))
 
-    def _undecided(
-        self, question: "Question", spec: ListenerSpec, headers: Headers, reason: str | None
-    ) -> None:
-        made = (
-            answers.timed_out(spec, headers) if reason is None else answers.bad_request(reason, spec, headers)
-        )
+    def _undecided(self, question: "Question", head: RequestHead, reason: str | None) -> None:
+        spec = self.listeners[head.listener]
+        if reason is None:
+            decision = answers.decided(spec.decide, RecordingHead(head, self._tables))
+            made = answers.timed_out(decision, spec, head.headers)
+        else:
+            made = answers.bad_request(reason, spec, head.headers)
         question.reply(self._reply_parts(made), [])
 
     def _authorize(self, question: "Question", head: RequestHead, token: int) -> None:

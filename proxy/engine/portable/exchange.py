@@ -494,7 +494,9 @@ class Exchange:
             self._down.abort(cause)
             self._finish(cause)
         elif self._kept is None:
-            self._answer(answers.timed_out(self._listener, self.raw.headers), detail)
+            found = self.carrier.plans.decide(self._listener.decide, self.head)
+            decision = found if isinstance(found, Hold) else found.decision
+            self._answer(answers.timed_out(decision, self._listener, self.raw.headers), detail)
         else:
             self._answer(self.plan.local_replies[cause], detail)
 

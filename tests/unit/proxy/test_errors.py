@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.contract.engine import ListenerSpec
 from proxy.contract.head import Headers
-from proxy.contract.plan import DETAIL, Cause, Decision, Labels, Surface
+from proxy.contract.plan import DETAIL, Cause, Decision, Hold, Labels, Surface
 from proxy.contract.recording import RecordingHead
 from proxy.errors import (
     ANSWERS,
@@ -272,7 +272,8 @@ def test_answers_before_any_decision_are_labelled_by_listener_and_have_its_field
     made = answers.bad_request("odd", http, ((b"a", b"b"),))
     assert made.labels.direction == "outbound"
     assert made.headers[-2:] == ((b"a", b"b"), (b"vary", b"Origin"))
-    late = answers.timed_out(http, ())
+    hold = Hold(key="cart", for_s=1.0, then=reply(Cause.NO_APP, Labels(direction="outbound"), "unknown"))
+    late = answers.timed_out(hold, http, ())
     assert (late.status, late.headers[-1]) == (504, (b"vary", b"Origin"))
 
 

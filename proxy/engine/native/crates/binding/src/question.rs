@@ -53,7 +53,7 @@ fn args<'py>(py: Python<'py>, asked: &ask::Question) -> PyResult<Bound<'py, PyTu
         }
         ask::Question::Reply { token, cause, .. } => (*token, cause.name()).into_pyobject(py),
         ask::Question::Undecided { head, bad_request, .. } => {
-            (&*head.entry.listener, convert::pairs(py, &head.headers)?, bad_request.as_deref()).into_pyobject(py)
+            (convert::head(py, head, true)?, bad_request.as_deref()).into_pyobject(py)
         }
         ask::Question::Pauses { call, token, rule, anew, .. } => (*call, *token, *rule, *anew).into_pyobject(py),
         ask::Question::Explain { key, .. } => (&**key,).into_pyobject(py),
