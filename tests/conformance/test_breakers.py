@@ -13,7 +13,7 @@ from proxy.contract.breakers import BreakerGlance, BreakerSpec, BreakerTurn, Bre
 from proxy.contract.plan import Cause, Decision
 from proxy.contract.recording import RecordingHead
 from tests.conformance.apps import raw_app
-from tests.conformance.frames import FramePeer, Message, dial, serving
+from tests.conformance.frames import FramePeer, Message, dial, reset, serving
 from tests.conformance.harness import DEADLINE_S, Node, Way, leading, plan, retry
 from tests.support.http_client import connect
 from tests.support.http_wire import read_head
@@ -296,6 +296,29 @@ async def test_timeout_is_a_failure_and_so_is_a_caller_that_left(engine: str) ->
             await until(way.front, "/left", "closed")
         await until(way.front, "/left", "open")
         app.go.set()
+
+
+async def test_call_that_its_caller_gave_up_counts_before_the_next_one(engine: str) -> None:
+    """As clients of gRPC do it, whose deadline passes before ours."""
+    app = App(held=frozenset({"/slow"}))
+    async with (
+        raw_app(app) as port,
+        leading(engine, "one", port, breaker=USE) as way,
+        dial(way.port) as caller,
+    ):
+        pseudo = ((b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"app"))
+        for number in range(20):
+            path = b"/slow?%d" % number
+            way.front.engine.set_breaker("app", a_spec("true"))
+            slow = await caller.request(path)
+            await until(way.front, "/slow", "closed")
+            following = caller.new_stream()
+            await caller.send(reset(slow), caller.head(following, (*pseudo, (b":path", path)), end=True))
+            answer = await caller.whole(following)
+            assert (answer.status, answer.get(b"postern-error")) == REFUSED
+            way.front.engine.set_breaker("app", None)
+        app.go.set()
+    assert app.asked["/slow"] <= 20
 
 
 async def test_websocket_that_was_opened_is_a_success_and_one_that_was_refused_is_none(engine: str) -> None:

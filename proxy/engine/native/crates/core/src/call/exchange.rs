@@ -120,10 +120,14 @@ pub async fn run(shared: Rc<Shared>, mut down: Down, raw: RawHead, entry: Entry)
     let head = Arc::new(head);
     let mut call = Call::new(shared, head, framing);
     call.state.is_stream.set(matches!(down, Down::H2(_)));
+    let mut is_left = false;
     if let Err(stop) = call.carry(&mut down, refusal).await {
+        is_left = matches!(stop, Stop::Gone(_));
         Box::pin(call.stopped(stop, &mut down)).await;
     }
-    down.leave().await;
+    if !is_left {
+        down.leave().await;
+    } // else nobody waits for it, and what its caller asks next may turn on how it ended
     call.report();
 }
 
