@@ -5,7 +5,6 @@ connection, a pause), so a call on a warm path costs no task. Back-pressure: byt
 """
 
 import time
-from asyncio import TimerHandle
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from proxy.engine.portable.attempt import UpstreamAttempt
 from proxy.engine.portable.authorizing import ask
 from proxy.engine.portable.breakers import Asking
 from proxy.engine.portable.budgets import Budget
+from proxy.engine.portable.call_time import CallTime
 from proxy.engine.portable.gates import Passage
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.passing import Refused, Told
@@ -54,7 +54,6 @@ class Exchange:
     __slots__ = (
         "_breaker",
         "_cancels",
-        "_deadline_at",
         "_done",
         "_down",
         "_down_bytes",
@@ -65,7 +64,7 @@ class Exchange:
         "_progress",
         "_refusal",
         "_retrying",
-        "_timers",
+        "_time",
         "_upper_answer",
         "_waits",
         "body",
@@ -109,13 +108,12 @@ class Exchange:
         self._kept: Kept | None = None
         self.held_as: Labels | None = None  # while it waits for its callee to be found
         self.route = 0
-        self._deadline_at: float | None = None
+        self._time = CallTime()
         self._gates: Passage | None = None
         self._breaker: Asking | None = None
         # What the caller is told beside, should the call end by this attempt or gate.
         self.told: Told | None = None
         self._cancels: list[Callable[[], None]] = []
-        self._timers: list[TimerHandle] = []
         # the attempts
         self.under_way = UnderWay()
         self.tried: set[str] = set()
@@ -265,12 +263,7 @@ class Exchange:
             self._answer(*found)
 
     def _limit(self, limit_s: float | None) -> None:
-        if limit_s is None:
-            return
-        at = self.carrier.now() + limit_s
-        if self._deadline_at is None or at < self._deadline_at:
-            self._deadline_at = at
-            self._timers.append(self.carrier.later(max(limit_s, 0.0), self._deadline_passed))
+        self._time.limit(limit_s, self.carrier, self._deadline_passed)
 
     def _deadline_passed(self) -> None:
         if self._done:
@@ -306,14 +299,16 @@ class Exchange:
     def attempt(self) -> None:
         """Begin an attempt, unless no time is left for it, or the circuit breaker refuses it."""
         self._cancel_waits()
-        if self._deadline_at is not None and self._deadline_at - self.carrier.now() < _LEAST_S:
+        now = self.carrier.now()
+        left_s = self._time.left_s(now)
+        if left_s is not None and left_s < _LEAST_S:
             self._deadline_passed()
             return
         self._retrying.why = None
         use = self.plan.breaker
         if use is not None:
             self._breaker = self._breaker or Asking()
-            refused = self._breaker.ask(self.carrier.breakers, use, self.head, self.carrier.now())
+            refused = self._breaker.ask(self.carrier.breakers, use, self.head, now)
             if refused is not None:
                 self.fail_for_good(refused.cause, refused.detail)
                 return
@@ -321,7 +316,7 @@ class Exchange:
 
     def left_s(self) -> float | None:
         """What an attempt that begins now has, of the call's time and of its own."""
-        left_s = None if self._deadline_at is None else self._deadline_at - self.carrier.now()
+        left_s = self._time.left_s(self.carrier.now())
         attempt_s = self.plan.attempt_s
         return left_s if attempt_s is None else attempt_s if left_s is None else min(left_s, attempt_s)
 
@@ -449,7 +444,7 @@ class Exchange:
         if self.under_way.count > 1 and self._retrying.covers(failure):
             return 0.0
         now = self.carrier.now()
-        left_s = None if self._deadline_at is None else self._deadline_at - now
+        left_s = self._time.left_s(now)
         elapsed_s = (time.time_ns() - self.started_ns) / 1e9
         so_far = SoFar(self.under_way.begun, elapsed_s, left_s, now, is_kept=self.body.is_whole)
         pause = self._retrying.next_pause(so_far, failure)
@@ -546,9 +541,7 @@ class Exchange:
         self._done = True
         self._waits.end()
         self._cancel_waits()
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self._time.stop()
         self.body.let_go()
         attempts = self.under_way.close()
         if grpc_code is None and attempts and cause is None:
