@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from telemetry.standard_files import hold_standard_files
+
 _QUESTIONS = ("help", "version", "build-info", "wait")
 _POLICY_FLAGS = ("config", "resources-path", "components-path")
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "postern sidecar") -> int:
     """Run a sidecar until it is told to stop; returns the exit code."""
+    hold_standard_files()
     words = list(sys.argv[1:] if argv is None else argv)
     question = asked(words)
     try:

@@ -13,6 +13,7 @@ from sentry.config import Settings, parse_settings
 from sentry.errors import SentryError, SettingsError
 from sentry.undumpable import forbid_dumps
 from telemetry.failures import causes
+from telemetry.standard_files import hold_standard_files
 
 _LOG = logging.getLogger("sentry")
 
@@ -33,6 +34,7 @@ class _JsonLines(logging.Formatter):
 
 def main(arguments: Sequence[str]) -> int:
     """Run one sentry."""
+    hold_standard_files()
     os.umask(0o077)
     try:
         settings = parse_settings(arguments, os.environ)

@@ -8,11 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 
+from telemetry.standard_files import finish_output, hold_standard_files
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    hold_standard_files()
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        return finish_output("postern", _run(list(sys.argv[1:] if argv is None else argv)))
     except KeyboardInterrupt:  # Ctrl-C before a command has handlers of its own
         return 130
 
