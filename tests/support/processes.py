@@ -29,6 +29,9 @@ MARKER: Final = "POSTERN_TEST_SCOPE"
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _KEPT_LINES: Final = 20_000
 _TAIL_LINES: Final = 40
+_LAST_WORDS_S: Final = (
+    10.0  # for what an ended process printed to be read; a child that it left may keep its output open
+)
 
 
 class Process:
@@ -123,7 +126,7 @@ class Process:
             code = self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise self.not_ready("end", timeout_s) from None
-        self._reader.join(1.0)
+        self._reader.join(_LAST_WORDS_S)
         return code
 
     async def ended(self, *, timeout_s: float = 60.0) -> int:
@@ -137,7 +140,7 @@ class Process:
             code = self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             code = self.kill()
-        self._reader.join(1.0)
+        self._reader.join(_LAST_WORDS_S)
         return code
 
     async def end(self, *, timeout_s: float = 30.0) -> int:

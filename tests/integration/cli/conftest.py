@@ -79,7 +79,7 @@ class Commands:
     async def done(self, *words: str) -> tuple[int, str]:
         """Run a command to its end: exit code and output."""
         process = self.start(*words)
-        code = await process.ended(timeout_s=30.0)
+        code = await process.ended(timeout_s=60.0)
         return code, process.output
 
     def run(self, app_id: str, *flags: str, command: tuple[str, ...] = ()) -> Process:

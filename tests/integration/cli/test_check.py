@@ -57,7 +57,7 @@ async def test_mesh_that_is_well_passes_and_each_fault_is_told(secured: Commands
     )
     cart = await mesh.sidecar("cart", app=app, flags=(f"--config={rules}",))
     web = await mesh.sidecar("web")
-    code, found = await checked(secured, "--wait", "--timeout=20s")
+    code, found = await checked(secured, "--wait", "--timeout=40s")
     assert code == 0, found
     assert [each["text"].partition(" (")[0] for each in found["sidecar"]] == ["cart is ready", "web is ready"]
     assert found["sentry"][0]["text"].endswith("answers as spiffe://localhost/ns/default/dapr-sentry")
@@ -109,7 +109,7 @@ async def test_one_proxy_sees_the_wrong_protocol_and_names_that_nobody_has(comma
 
 async def test_wait_ends_once_all_is_well(commands: Commands) -> None:
     waiting = commands.start("check", "--proxy", "late", "--wait", "--timeout=30s")
-    await waiting.line("waiting for: sidecar", timeout_s=20.0)
+    await waiting.line("waiting for: sidecar", timeout_s=60.0)
     await commands.mesh.sidecar("late", flags=("--insecure-plaintext",))
     assert await waiting.ended(timeout_s=30.0) == 0
     assert "late is ready" in waiting.output

@@ -28,7 +28,7 @@ async def running(commands: Commands) -> tuple[int, int]:
     run = commands.run("cart", f"--app-port={port}")
     http = int((await run.line(READY))[1])
     await run.line(LISTENING)
-    code, output = await commands.done("wait", "cart", "--timeout", "20s")
+    code, output = await commands.done("wait", "cart", "--timeout", "40s")
     assert (code, output) == (0, "")
     return http, run.pid
 
@@ -56,7 +56,7 @@ async def test_app_that_is_started_elsewhere_may_hold_the_port(commands: Command
         )
         commands.start("run", "--app-id", "cart", f"--app-port={app.getsockname()[1]}", *ports)
         told: dict[str, object] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not told.get("heldBy"):
                 _, output = await commands.done("status", "cart", "-o", "json")
                 told = json.loads(output)[0]["app"] if output.startswith("[") else {}
@@ -174,7 +174,7 @@ async def test_wait_and_status_say_the_same_of_an_app_that_is_not_there_yet(comm
     assert (code, why in output) == (1, True)
     code, output = await commands.done("status", "cart")
     assert (code, "not ready" in output, why in output) == (1, True, True)
-    assert (await commands.done("wait", f"--port={http}", "--timeout=20s"))[0] == 0  # for the app itself
+    assert (await commands.done("wait", f"--port={http}", "--timeout=40s"))[0] == 0  # for the app itself
 
 
 async def test_app_that_speaks_another_protocol_than_told_is_not_ready(commands: Commands) -> None:

@@ -58,7 +58,7 @@ async def test_key_of_a_run_file_is_named_with_its_line(commands: Commands) -> N
         """,
         "--insecure-plaintext",
     )
-    await running.line("listening on", timeout_s=20.0)
+    await running.line("listening on", timeout_s=60.0)
     code, output = await commands.done("config", "show", "cart", "-o", "json")
     assert code == 0, output
     rows = {row["name"]: row for row in json.loads(output)[0]["settings"]}

@@ -84,7 +84,7 @@ async def test_settings_of_a_run_file_that_differ_are_told(commands: Commands) -
             command: [PYTHON, APP_FILE]
         """
     running = commands.run_file(text, "--insecure-plaintext")
-    await running.line("listening on", timeout_s=20.0)
+    await running.line("listening on", timeout_s=60.0)
     assert await commands.done("config", "diff", "cart") == (0, "cart.default: no difference")
     file = commands.folder / "dapr.yaml"
     file.write_text(file.read_text().replace("warn", "error"))

@@ -28,7 +28,7 @@ apps:
 async def test_logs_show_what_app_and_sidecar_wrote_and_follow_it(commands: Commands) -> None:
     run = commands.run_file(FILE)
     await run.line(LISTENING)
-    code, _ = await commands.done("wait", "cart", "--timeout", "20s")
+    code, _ = await commands.done("wait", "cart", "--timeout", "40s")
     assert code == 0
     code, output = await commands.done("logs", "cart")
     assert code == 0, output
@@ -83,7 +83,7 @@ async def test_mtls_tells_who_uses_it_until_when_and_exports_the_authority(
 ) -> None:
     run = secured.run("cart", "--app-port=0")
     await run.line(LISTENING)
-    code, _ = await secured.done("wait", "cart", "--timeout", "20s")
+    code, _ = await secured.done("wait", "cart", "--timeout", "40s")
     assert code == 0
     code, output = await secured.done("mtls")
     assert (code, "spiffe://public/ns/default/cart" in output) == (0, True), output
@@ -106,7 +106,7 @@ async def test_renewed_issuer_signs_what_comes_next_and_running_sidecars_go_on(
 ) -> None:
     run = secured.run("cart", "--app-port=0")
     http, _ = (await run.line(READY)).groups()
-    assert (await secured.done("wait", "cart", "--timeout", "20s"))[0] == 0
+    assert (await secured.done("wait", "cart", "--timeout", "40s"))[0] == 0
     authority = secured.mesh.root / "sentry" / "authority"
     before = x509.load_pem_x509_certificate((authority / "issuer.crt").read_bytes())
     code, output = await secured.done("mtls", word, "--valid-until", "30")

@@ -56,7 +56,7 @@ async def test_ctrl_c_before_a_command_has_handlers_ends_it_quietly(commands: Co
 
 async def opened_by_its_reader(fifo: Path) -> int:
     """The writing end of a pipe, once somebody has opened the other."""
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(60.0):
         while True:
             try:
                 return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)

@@ -64,7 +64,7 @@ async def test_watch_tells_of_an_instance_that_comes(commands: Commands) -> None
     await mesh.sidecar("web", flags=PLAIN)
     name = f"late-{secrets.token_hex(4)}"  # other meshes of this machine may announce any other
     watching = commands.start("resolve", name, "--watch")
-    await watching.line(f"✗ {name}.default: web.default finds nobody", timeout_s=20.0)
+    await watching.line(f"✗ {name}.default: web.default finds nobody", timeout_s=60.0)
     await mesh.sidecar(name, app=app, flags=PLAIN)
-    await watching.line(f"✓ {name}.default: web.default calls 127.0.0.1:", timeout_s=20.0)
+    await watching.line(f"✓ {name}.default: web.default calls 127.0.0.1:", timeout_s=60.0)
     await watching.end()

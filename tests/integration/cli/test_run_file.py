@@ -34,7 +34,7 @@ async def test_apps_of_a_run_file_call_each_other_and_are_listed_and_stopped(sec
     await run.line(r"^cart \| env PAY_ADDR=localhost:[1-9]")
 
     for name in ("cart", "pay"):
-        assert (await secured.done("wait", name, "--timeout=20s"))[0] == 0
+        assert (await secured.done("wait", name, "--timeout=40s"))[0] == 0
 
     code, output = await secured.done("invoke", "-a", "cart", "--from", "cart", "-m", "via/pay", "-v", "GET")
     assert code == 0
@@ -79,7 +79,7 @@ async def test_hangup_reloads_every_sidecar_and_ends_nothing(commands: Commands)
     run = commands.run_file(configured.replace("daprdLogDestination: file", "daprdLogDestination: console"))
     await run.line(r"^pay  \| listening")
     for name in ("cart", "pay"):
-        assert (await commands.done("wait", name, "--timeout=20s"))[0] == 0
+        assert (await commands.done("wait", name, "--timeout=40s"))[0] == 0
     before = json.loads((await commands.done("list", "-o", "json"))[1])
     run.send_signal(signal.SIGHUP)
     await run.line(r"^cart .*policies reloaded")

@@ -20,7 +20,7 @@ from tests.support.http_client import request
 from tests.support.ports import free_ports
 from tests.support.processes import Process
 
-_START_S = 20.0
+_START_S = 60.0
 _PAUSE_S = 0.05
 
 

@@ -226,7 +226,9 @@ async def test_flags_win_over_the_configuration_and_without_a_log_it_says_so(
         await logged.get("/bytes?n=1")
         assert await logged.lines("web", 1) == ['{"verb":"GET"}']
         other = await logged.mesh.sidecar("other", flags=("--config", str(tmp_path / "rules.yaml")))
-        assert other.process.output.count("spec.logging.accessLog has no effect without --access-log") == 1
+        warning = "spec.logging.accessLog has no effect without --access-log"
+        await other.process.line(warning)
+        assert other.process.output.count(warning) == 1
 
 
 BREAKER = """

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -70,7 +69,7 @@ async def test_grpc_crosses(near: str, far: str, crossing: dict[str, Sidecar]) -
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_engine_in_use_is_told(engine: str, crossing: dict[str, Sidecar]) -> None:
     web = crossing[f"web-{engine}"]
-    assert re.search(rf"listening.*engine={engine}", re.sub(r"\x1b\[\d*m", "", web.process.output))
+    await web.process.line(rf"listening.*engine={engine}")
     assert (await web.status())["engine"] == engine
     told = json.loads((await request(web.http_port, "GET", "/v1.0/metadata")).body)
     assert told["extended"]["posternEngine"] == engine
@@ -87,6 +86,7 @@ async def test_missing_engine_is_told_once_where_none_is_wished_for(mesh: Mesh, 
     await mesh.sidecar("shop", app=http_app)
     web = await mesh.sidecar("web")
     assert (await request(web.http_port, "GET", "/echo", headers=[(DAPR_APP_ID, "shop")])).status == 200
+    await web.process.line("the portable engine is in use")
     assert web.process.output.count("the portable engine is in use") == 1
     assert "cargo" in str((await web.status())["engineNotice"])
 

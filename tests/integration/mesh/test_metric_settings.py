@@ -66,6 +66,11 @@ async def test_each_field_of_metrics_and_logging_is_in_force(engine: str, mesh: 
     await metrics_of(web, f"dapr_error_code_total{{{code}}} 1.0")
     inside = 'app_id="shop",method="",path="/{word}",status="200"'
     await metrics_of(shop, f"dapr_http_client_completed_count{{{inside}}} 2.0")
+
+    async def are_told() -> bool:
+        return web.process.output.count("HTTP API Called") >= 3
+
+    await eventually(are_told)
     told = web.process.output
     assert told.count("HTTP API Called") == 3
     assert "GET /v1.0/invoke/shop/method/echo" in told

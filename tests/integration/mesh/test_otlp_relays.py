@@ -192,9 +192,8 @@ async def test_stock_exporters_without_a_collector_go_on_at_once(
         assert found['{result="no-collector",signal="logs"}'] == 2
         assert found['{result="no-collector",signal="metrics"}'] >= 2
         for signal in SERVICES:
-            assert (
-                web.process.output.count(f"{signal} of the app are dropped, as no collector is configured")
-                == 1
-            )
+            told = f"{signal} of the app are dropped, as no collector is configured"
+            await web.process.line(told)
+            assert web.process.output.count(told) == 1
         answer = Response.FromString(await by_grpc(web, "logs", logs("x"))).partial_success
         assert (answer.rejected, "OTEL_EXPORTER_OTLP_ENDPOINT" in answer.error_message) == (1, True)
