@@ -29,9 +29,8 @@ MARKER: Final = "POSTERN_TEST_SCOPE"
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _KEPT_LINES: Final = 20_000
 _TAIL_LINES: Final = 40
-_LAST_WORDS_S: Final = (
-    10.0  # for what an ended process printed to be read; a child that it left may keep its output open
-)
+# For what an ended process printed to be read: the machine may be busy, and a child that it left may keep its output open.
+_LAST_WORDS_S: Final = 10.0
 
 
 class Process:

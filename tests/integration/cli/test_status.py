@@ -62,6 +62,7 @@ async def test_status_has_policies_per_target_and_what_they_decided(secured: Com
     traffic = mesh.write("resources/t.yaml", TRAFFIC)
     shelf = await mesh.sidecar("shelf", app=await mesh.http_app(), flags=("--profile=dev",))
     web = await mesh.sidecar("web", flags=(f"--resources-path={resiliency.parent}",))
+    await shelf.wait_app()
     for _ in range(2):
         await request(web.http_port, "GET", "/v1.0/invoke/shelf/method/status?code=500")
     code, output = await secured.done("status", "web", "-o", "json")

@@ -63,6 +63,7 @@ async def standing(
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(mesh.sidecar("shop", app=http.result(), flags=(*flags, *shop), env=env))
             second = tasks.create_task(mesh.sidecar("echo", app=grpc.result(), flags=flags, env=env))
+        await asyncio.gather(first.result().wait_app(), second.result().wait_app())
         yield Standing(
             mesh=mesh,
             http_app=http.result(),
@@ -104,6 +105,7 @@ async def pair(
             mesh.sidecar("web", flags=(*flags, *web), env=env),
             mesh.sidecar("shop", app=app, flags=(*flags, *shop), env=env),
         )
+        await callee.wait_app()
         yield Pair(mesh=mesh, shop=callee, web=caller)
 
 

@@ -57,6 +57,7 @@ async def scene(
             mesh.sidecar("web", flags=(*flags(of_web), *log)),
             mesh.sidecar("other", flags=engine),
         )
+        await asyncio.gather(shop.wait_app(), echo.wait_app())
         yield Scene(mesh, shop, echo, web, other, of_shop, of_web)
 
 

@@ -107,6 +107,7 @@ async def standing(
             mesh.sidecar("web", flags=flags(of_web)),
             mesh.sidecar("other", flags=engine),
         )
+        await asyncio.gather(shop.wait_app(), echo.wait_app())
         yield Scene(mesh, shop, echo, web, other, of_shop, of_web)
 
 

@@ -77,9 +77,10 @@ async def pair(
     engine = ("--engine", str(request.param))
     async with Mesh(folder) as mesh:
         http = await mesh.http_app()
-        _, web = await asyncio.gather(
+        cart, web = await asyncio.gather(
             mesh.sidecar("cart", app=http, flags=engine), mesh.sidecar("web", flags=engine)
         )
+        await cart.wait_app()
         yield Pair(mesh=mesh, engine=request.param, http=http, folder=folder, web=web)
 
 
