@@ -86,7 +86,7 @@ class UnaryCall:
         if int(status):
             raise CallError(int(status), unquote(self._fields.get("grpc-message", ""))[:1024])
         if len(self._body) < _PREFIX.size:
-            raise CallError(_INTERNAL, "the answer holds no message")
+            raise CallError(_INTERNAL, "the answer has no message")
         compressed, length = _PREFIX.unpack_from(self._body)
         if compressed or length != len(self._body) - _PREFIX.size:
             raise CallError(_INTERNAL, "the answer's message is cut, compressed or not alone")

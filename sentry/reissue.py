@@ -17,7 +17,7 @@ def renewed(current: Holdings, *, root_key: SigningKey | None, life: timedelta, 
     """
     key = root_key or current.root_key
     if key is None:
-        raise BundleError("the root's key is not among the authority's files: pass it with --private-key")
+        raise BundleError("the authority's files do not include the root's key: pass it with --private-key")
     owned = public_bytes(key.public_key())
     root = next((root for root in current.bundle.roots if public_bytes(root.public_key()) == owned), None)
     if root is None:

@@ -156,7 +156,7 @@ CODES: Final = (
     ),
     Code(
         code="PST0503",
-        about="dependsOn names no other app, or goes round in a circle",
+        about="dependsOn names an unknown app or the app itself, or is circular",
         words=r"^unknown app|dependsOn has a cycle",
     ),
     Code(code="PST0509", about="another fault in a run file", field=r"apps\[|common"),

@@ -198,7 +198,7 @@ def _check_caller(document: Document, place: Place, caller: Caller, findings: Fi
         if not value:
             findings.fault(document, (*place, key), "is empty (expected the caller's own)")
         elif "*" in value:
-            findings.warn(document, (*place, key), "`*` stands for itself here and fits no caller")
+            findings.warn(document, (*place, key), "`*` is not a wildcard here, so this fits no caller")
 
 
 class _Entry(Struct):

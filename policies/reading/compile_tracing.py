@@ -66,7 +66,7 @@ def compile_tracing(document: Document, tracing: schema.Tracing, findings: Findi
 
 def _tail_callable(document: Document, written: str, findings: Findings) -> str:
     if written and _CALLABLE.fullmatch(written) is None:
-        problem = f"`{written}` names no callable (expected package.module:function)"
+        problem = f"`{written}` is not a callable's name (expected package.module:function)"
         findings.fault(document, (*_TRACING, "tail", "callable"), problem)
     elif written and not _is_installed(package := re.split("[.:]", written)[0]):
         problem = (

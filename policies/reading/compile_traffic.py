@@ -169,7 +169,7 @@ class _Reader:
         header = written.hash.header
         if (header is not None) == written.hash.caller:
             self._findings.fault(
-                self._document, spot, "names no single key (expected header: NAME, or caller: true)"
+                self._document, spot, "needs one key (expected header: NAME, or caller: true)"
             )
         if header is not None and _FIELD.fullmatch(header) is None:
             self._findings.fault(

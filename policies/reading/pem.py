@@ -10,7 +10,7 @@ def fault_of_certificates(pem: bytes) -> str | None:
     try:
         x509.load_pem_x509_certificates(pem)
     except ValueError:
-        return "holds no readable certificates (expected them in PEM)"
+        return "contains no readable certificate (expected PEM)"
     return None
 
 
@@ -19,7 +19,7 @@ def fault_of_key(pem: bytes, certificate: bytes) -> str | None:
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        return "holds no readable key (expected one in PEM without a password)"
+        return "contains no readable key (expected PEM, without a password)"
     leaf = x509.load_pem_x509_certificates(certificate)[0]
     of_key, of_leaf = (
         public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -78,7 +78,7 @@ def parse_url(text: str) -> Url:
 
 def _authority(text: str, default_port: int) -> tuple[str, int]:
     if "@" in text:
-        raise UrlError("it holds user information, which belongs into a header")
+        raise UrlError("it contains user information, which belongs in a header")
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         raise UrlError("its authority is not host or host:port")

@@ -195,7 +195,7 @@ def find(where: str) -> tuple[Path, Path]:
     if path.is_dir():
         found = next((path / name for name in NAMES if (path / name).is_file()), None)
         if found is None:
-            raise UsageError(f"{path}: holds no {NAMES[0]}")
+            raise UsageError(f"{path}: contains no {NAMES[0]}")
         return found, path
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: expected a file that ends in .yaml or .yml, a folder, or -")

@@ -145,7 +145,7 @@ def _read(url: str, body: bytes) -> Token:
         token, kind, life = told["access_token"], told.get("token_type", ""), told.get("expires_in")
         life_s = None if life in (None, 0, "0") else float(life)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise TokenAnswerError(f"{url}: it holds no access_token") from error
+        raise TokenAnswerError(f"{url}: the answer has no access_token") from error
     value = f"{_TYPES.get(str(kind).lower(), kind)} {token}"
     if not isinstance(token, str) or not token or not value.isascii() or not value.isprintable():
         raise TokenAnswerError(f"{url}: its access_token is not valid as a header value")

@@ -103,7 +103,7 @@ class IssuerKeys:
             told = json.loads(answer.body)
             issuer, found = told["issuer"], told["jwks_uri"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise KeysError(f"{url}: it names no issuer and jwks_uri") from error
+            raise KeysError(f"{url}: it has no issuer or no jwks_uri") from error
         if issuer != self._issuer:
             raise KeysError(f"{url} is of the issuer {issuer!r}, not of {self._issuer!r}")
         if not isinstance(found, str) or not found.startswith(("https://", "http://")):

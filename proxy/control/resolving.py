@@ -37,7 +37,7 @@ class NameTracer:
         callee = parse_callee(app, self._settings.namespace)
         if callee is None:
             raise ValueError(
-                f"{asked!r} names no app: expected an app-id, app.namespace, or a gRPC service that is known"
+                f"{asked!r} is not the name of an app: expected an app-id, app.namespace, or a gRPC service that is known"
             )
         name = AppName(callee.app_id, callee.namespace)
         self._directory.want(name)

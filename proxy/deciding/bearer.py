@@ -53,7 +53,7 @@ def read_keys(body: bytes) -> tuple[Key, ...]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise KeysError("it is not a JWK Set") from error
     if not found and listed:
-        raise KeysError("it holds no public key for signatures: RSA of 2048 bits, EC or Ed25519")
+        raise KeysError("it contains no public key for signatures (RSA of at least 2048 bits, EC or Ed25519)")
     return tuple(found)
 
 

@@ -217,7 +217,7 @@ class DaprOpaClient:
             )
             if answer.status != 200:
                 said = " ".join(answer.body[:500].decode("utf-8", "replace").split())
-                raise AuthorizerError(f"it takes no policy: status {answer.status}: {said}") from None
+                raise AuthorizerError(f"it rejected the policy with status {answer.status}: {said}") from None
             found = await _value(self._server, base + self._rule, given)
         sieve, status = Sieve(self._ignored), self._spec.default_status
         if not isinstance(found, dict):

@@ -50,7 +50,7 @@ async def test_sources_are_told_with_their_times_and_the_endpoint_that_calls_pre
     assert output.splitlines()[0] == "✗ crat.default: web.default finds nobody; did you mean 'cart'?"
     assert "no entry" in output
     code, output = await commands.done("resolve", "no/name", "--from", "web")
-    assert (code, "names no app" in output) == (2, True)
+    assert (code, "is not the name of an app" in output) == (2, True)
     code, output = await commands.done("resolve", "cart")
     assert (code, output.splitlines()[0]) == (
         0,

@@ -259,7 +259,7 @@ async def test_server_that_wants_a_certificate_gets_no_answer_through_without(sc
             "no address of the HTTPEndpoint nowhere (http://nowhere.invalid) is known: nowhere.invalid was not found",
         ),
         ("closed", "connect", "could not connect to the HTTPEndpoint closed (http://localhost:"),
-        ("http://user:x@localhost", "bad-request", "it holds user information"),
+        ("http://user:x@localhost", "bad-request", "it contains user information"),
         ("http://localhost:99999", "bad-request", "port 99999 is out of range"),
     ],
 )

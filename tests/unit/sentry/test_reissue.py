@@ -67,7 +67,7 @@ def test_new_root_is_added_first_and_its_issuer_taken_when_it_is_known() -> None
     assert is_taken
     assert (second.issuer, second.root, second.root_key) == (OTHER.issuer, OTHER.root, None)
     assert set(second.bundle.roots) == {CURRENT.root, OTHER.root}
-    with pytest.raises(BundleError, match="not among the authority"):
+    with pytest.raises(BundleError, match="do not include the root"):
         renewed(second, root_key=None, life=DAY, now=NOW)
 
 

@@ -41,7 +41,11 @@ def test_codes_are_unique_and_well_formed() -> None:
             "PST0102",
         ),
         ("spec.accessControl.policies", "never apply, since mTLS is off and no caller", "PST0103"),
-        ("spec.accessControl.policies[0].appId", "`*` stands for itself here and fits no caller", "PST0104"),
+        (
+            "spec.accessControl.policies[0].appId",
+            "`*` is not a wildcard here, so this fits no caller",
+            "PST0104",
+        ),
         ("spec.accessControl.defaultAction", "`alow` is not an action (expected allow or deny)", "PST0109"),
         ("spec.targets.apps.cart.retry", "unknown policy 'x' (expected none)", "PST0201"),
         ("spec.policies.circuitBreakers.x.trip", "unknown name 'a' (expected …) (column 1)", "PST0204"),

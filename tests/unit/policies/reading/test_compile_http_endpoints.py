@@ -83,7 +83,7 @@ def test_second_endpoint_of_a_name_is_a_fault(tmp_path: Path) -> None:
         ({"baseUrl": "http://h", "headers": [{"name": "x", "envRef": "NO"}]}, "12: spec.headers[0].envRef: variable NO is not set"),
         ({"baseUrl": "http://h", "headers": [{"name": "x", "envRef": "DAPR_X"}]}, "12: spec.headers[0].envRef: DAPR_X is for"),
         ({"baseUrl": "http://h", "headers": [{"name": "x", "secretKeyRef": {"name": "s"}}]}, "12: spec.headers[0].secretKeyRef: "),
-        ({"baseUrl": "https://h", "clientTLS": {"rootCA": {"value": "x"}}}, "10: spec.clientTLS.rootCA: holds no readable certificates"),
+        ({"baseUrl": "https://h", "clientTLS": {"rootCA": {"value": "x"}}}, "10: spec.clientTLS.rootCA: contains no readable certificate"),
         ({"baseUrl": "https://h", "clientTLS": {"privateKey": {"value": "x"}}}, "9: spec.clientTLS: has a privateKey"),
         ({"baseUrl": "https://h", "clientTLS": {"certificate": {"secretKeyRef": {}}}}, "11: spec.clientTLS.certificate.secretKeyRef: "),
         ({"baseUrl": "http://h", "clientTLS": {}}, "9: spec.clientTLS: is for https, and baseUrl is http"),
@@ -114,7 +114,7 @@ def test_certificate_and_key_belong_together(tmp_path: Path) -> None:
     (wrong,) = faults(tmp_path, spec(other), env=env)
     assert "spec.clientTLS.privateKey: is not the key of the certificate" in wrong
     (bad,) = faults(tmp_path, spec(b"nothing"), env=env)
-    assert "spec.clientTLS.privateKey: holds no readable key" in bad
+    assert "spec.clientTLS.privateKey: contains no readable key" in bad
 
 
 def test_renegotiation_is_taken_as_never_with_a_warning(tmp_path: Path) -> None:

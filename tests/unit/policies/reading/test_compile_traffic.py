@@ -134,11 +134,11 @@ def test_later_entry_takes_the_place_of_an_earlier_one_and_says_so(tmp_path: Pat
         ),
         (
             "targets: {apps: {a: {balancing: {policy: ring-hash, hash: {caller: true, header: x}}}}}",
-            "5: spec.targets.apps.a.balancing.hash: names no single key (expected header: NAME, or caller: true)",
+            "5: spec.targets.apps.a.balancing.hash: needs one key (expected header: NAME, or caller: true)",
         ),
         (
             "targets: {apps: {a: {balancing: {policy: ring-hash, hash: {}}}}}",
-            "5: spec.targets.apps.a.balancing.hash: names no single key (expected header: NAME, or caller: true)",
+            "5: spec.targets.apps.a.balancing.hash: needs one key (expected header: NAME, or caller: true)",
         ),
         (
             "targets: {apps: {a: {balancing: {policy: ring-hash, hash: {header: 'x user'}}}}}",

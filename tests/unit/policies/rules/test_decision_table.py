@@ -208,9 +208,11 @@ ROWS = [
         caller=OTHER_DOMAIN,
         denied=("GET /x",),
     ),
-    row("50 app", acl(entry(app="*", d="allow"), g="deny"), denied=("GET /x",), lint="stands for itself"),
-    row("50 td", acl(entry(td="*", d="allow"), g="deny"), denied=("GET /x",), lint="stands for itself"),
-    row("50 ns", acl(entry(ns="*", d="allow"), g="deny"), denied=("GET /x",), lint="stands for itself"),
+    row(
+        "50 app", acl(entry(app="*", d="allow"), g="deny"), denied=("GET /x",), lint="is not a wildcard here"
+    ),
+    row("50 td", acl(entry(td="*", d="allow"), g="deny"), denied=("GET /x",), lint="is not a wildcard here"),
+    row("50 ns", acl(entry(ns="*", d="allow"), g="deny"), denied=("GET /x",), lint="is not a wildcard here"),
     row("52 A", acl(entry(d="allow"), g="deny"), acl(entry(app="app2", d="allow")), denied=("GET /x",)),
     row(
         "52 app2",

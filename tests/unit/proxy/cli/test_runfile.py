@@ -333,7 +333,7 @@ def test_run_file_comes_from_a_folder_a_file_or_standard_input(
     read(TWO)
     assert find(str(tmp_path)) == (tmp_path / "dapr.yaml", tmp_path)
     assert find(str(tmp_path / "dapr.yaml")) == (tmp_path / "dapr.yaml", tmp_path)
-    with pytest.raises(CliError, match=r"holds no dapr\.yaml"):
+    with pytest.raises(CliError, match=r"contains no dapr\.yaml"):
         find(str(tmp_path / "a"))
     with pytest.raises(CliError, match="expected a file"):
         find(str(tmp_path / "run.json"))

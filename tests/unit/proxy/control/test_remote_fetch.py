@@ -190,7 +190,7 @@ async def test_life_that_is_no_number_of_seconds_is_told_and_ends_nothing(issuer
     one = credentials(issuer)
     async with fetching(one) as (remote, news):
         await news.next()
-        assert "holds no access_token" in remote.token(one).error
+        assert "has no access_token" in remote.token(one).error
 
 
 async def test_token_that_ends_at_once_is_not_asked_for_all_the_time(issuer: Issuer) -> None:
