@@ -26,6 +26,8 @@ _LOG = logging.getLogger("postern.deciding")
 _INTERNAL = 13  # of gRPC
 _T = TypeVar("_T")
 _FOR_PAGES = (b"access-control-allow-origin", b"access-control-expose-headers", b"vary")  # whatever the form
+IN_ANY_FORM = frozenset({errors.HEADER, errors.DETAILS, *_FOR_PAGES})
+"""Fields of a reply that an answer has in HTTP, gRPC and gRPC-Web alike."""
 _GRPC_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 

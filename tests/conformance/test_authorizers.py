@@ -205,6 +205,9 @@ async def test_a_grpc_call_that_is_refused_ends_with_its_code(engine: str, hops:
             await EchoClient(channel).unary(EchoRequest(message="hi"))
         outcome = await way.front.seen.outcome()
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+    told: Any = (*(caught.value.initial_metadata() or ()), *(caught.value.trailing_metadata() or ()))
+    assert [value for name, value in told if name == "www-authenticate"] == ["Basic"]
+    assert [value for name, value in told if name == "postern-error"] == ["denied"]
     assert (outcome.grpc_code, outcome.cause) == (16, Cause.DENIED)
 
 

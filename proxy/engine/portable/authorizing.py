@@ -7,11 +7,13 @@ from msgspec.structs import replace
 from proxy.contract.authorizing import Authorize, Authorized, Granted, Unanswered
 from proxy.contract.head import RequestHead
 from proxy.contract.plan import Cause, Edits, Plan, Reply
+from proxy.engine.portable.passing import Told
 from proxy.engine.portable.plans import Kept
+from proxy.wire.answers import IN_ANY_FORM
 from proxy.wire.edits import ONLY_OF_HOP, Compiled, compile_edits, spelled
 
-Then = Callable[[Kept | tuple[Reply, str]], None]
-"""What takes a Plan by which the call goes on, or the answer to it and its detail."""
+Then = Callable[[Kept | tuple[Reply, str, Told | None]], None]
+"""What takes a Plan by which the call goes on, or the answer to it, its detail and what is told beside."""
 
 
 def ask(authorize: Authorize, kept: Kept, head: RequestHead, then: Then) -> Callable[[], None]:
@@ -26,15 +28,21 @@ def ask(authorize: Authorize, kept: Kept, head: RequestHead, then: Then) -> Call
         if isinstance(found, Granted):
             waiting.pop()(_granted(kept, found))
         elif isinstance(found, Unanswered):
-            waiting.pop()((plan.local_replies[Cause.AUTHORIZER], found.detail))
+            waiting.pop()((plan.local_replies[Cause.AUTHORIZER], found.detail, None))
         else:
-            waiting.pop()((found, head.path))
+            waiting.pop()((found, head.path, _beside(found)))
 
     if plan.authorizers:
         authorize(plan, head, tell)
     else:
         waiting.pop()(kept)
     return waiting.clear
+
+
+def _beside(refused: Reply) -> Told:
+    """What an authorizer's refusal says in fields, gRPC callers hear as well; those that are of its body or form are not told again."""
+    fields = (field for field in refused.headers if not field[0].startswith(b"content-"))
+    return Told(tuple(field for field in fields if field[0] not in IN_ANY_FORM), None)
 
 
 def _granted(kept: Kept, found: Granted) -> Kept:

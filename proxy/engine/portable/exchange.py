@@ -254,13 +254,14 @@ class Exchange:
             self._waits.begin("authorize")
         self._cancels.append(ask(self._listener.authorize, self.kept_plan, self.head, self._authorized))
 
-    def _authorized(self, found: Kept | tuple[Reply, str]) -> None:
+    def _authorized(self, found: Kept | tuple[Reply, str, Told | None]) -> None:
         self._waits.end()
         if isinstance(found, Kept):
             self._kept = found
             self.attempt()
         else:
-            self._answer(*found)
+            reply, detail, self.told = found
+            self._answer(reply, detail)
 
     def _limit(self, limit_s: float | None) -> None:
         self._time.limit(limit_s, self.carrier, self._deadline_passed)

@@ -31,6 +31,11 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What an answer in any form has for pages of listed origins.
 const FOR_PAGES: [HeaderName; 3] = [header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_EXPOSE_HEADERS, header::VARY];
 
+/// Whether a field of a reply is in an answer in HTTP, gRPC and gRPC-Web alike.
+pub fn is_in_any_form(name: &HeaderName) -> bool {
+    *name == ERROR || *name == GRPC_DETAILS || FOR_PAGES.contains(name)
+}
+
 /// An answer of ours, with the engine's detail. `told`: what a gate says beside: its fields come in the place of others of their names.
 pub struct Said<'a> {
     pub reply: &'a Reply,

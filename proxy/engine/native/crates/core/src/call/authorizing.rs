@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::call::answers;
 use crate::call::cause::Cause;
 use crate::call::ends::Down;
 use crate::call::exchange::{Call, Stop};
+use crate::call::gates::Told;
 use crate::decision::edits::Edits;
-use crate::decision::plan::Plan;
+use crate::decision::plan::{Plan, Reply};
 use crate::seam::ask::{Authorized, Question};
 
 /// A Plan's edits with what authorizers changed for one call.
@@ -18,6 +20,13 @@ pub struct Granted {
     /// By the number of the route.
     pub routes: Vec<Edits>,
     pub reply: Option<Edits>,
+}
+
+/// What an authorizer's refusal says in fields, gRPC callers hear as well; those that are of its body or form are not told again.
+fn beside(refused: &Reply) -> Told {
+    let fields =
+        refused.headers.iter().filter(|(name, _)| !name.as_str().starts_with("content-") && !answers::is_in_any_form(name));
+    Told { headers: fields.cloned().collect(), again: None }
 }
 
 impl Call {
@@ -44,6 +53,7 @@ impl Call {
             }
             Authorized::Refused(reply) => {
                 let path = self.head.path.clone();
+                self.told = Some(Box::new(beside(&reply)));
                 self.reply(down, &reply, &path).await;
                 Ok(false)
             }
