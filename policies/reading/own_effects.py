@@ -103,9 +103,9 @@ ACCESS_POLICY: Final[Mapping[str, Effect]] = {
 }
 _CONCURRENCY: Final[Mapping[str, Effect]] = {
     "limit": Effect(
-        "calls at once: a number, or `adaptive`, which finds it by how long calls take: as they take longer than when they are few, it is"
-        " lowered, and raised while they don't. Each minute `minLimit` alone are let in until 50 ended, to measure that again. A stream"
-        " counts until it ends"
+        "calls at once: a number, or `adaptive`, which finds it by how long calls take until their answers begin: as they take longer"
+        " than when they are few, it is lowered, and raised while they don't. Each minute `minLimit` alone are let in until 50 ended, to"
+        " measure that again. A stream counts until it ends"
     ),
     "minLimit": Effect("of `adaptive`: the least (3)"),
     "maxLimit": Effect("of `adaptive`: the most (1000)"),
@@ -251,7 +251,8 @@ _OF_TARGETS: Final[Mapping[str, Effect]] = {
         "in place of retries: how long a call waits for its answer before it is made once more at another endpoint, at least 5ms, or"
         " `p95`: as long as 95 of 100 calls to the target took in the last 10 s, once there were 20. The first"
         " answer is taken, the other attempts are cancelled. Of HTTP calls that `retryOn: idempotent` would repeat, and of gRPC"
-        " methods in `methods`; of complete requests that fit into the replay buffer alone. Each takes from the retry budget (none)"
+        " methods in `methods`; of complete requests that fit into the replay buffer alone. Each takes from the retry budget,"
+        " and is made only where a limit of `concurrency` has room for it at once (none)"
     ),
     "hedging.maxAttempts": Effect("attempts of a call at once, with the first, 2 to 5 (2)"),
     "hedging.methods": Effect(

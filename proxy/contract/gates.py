@@ -37,7 +37,8 @@ class AdaptiveGate(Struct, frozen=True, kw_only=True, tag="adaptive"):
     """The same with a limit of its own finding: lowered as those inside take longer than when they are few, and raised otherwise.
 
     Each `SAMPLE_S` the limit becomes `limit * (1 + HEADROOM) * lowest / sample + sqrt(limit)`, between `min_limit` and `max_limit`, by
-    the medians of how long those took that ended since (sample), and when `min_limit` were inside at once (lowest).
+    the medians of how long those took until their answer began, less what their request took to come, that ended since (sample), and
+    when `min_limit` were inside at once (lowest). What is answered before its request is whole streams: it is inside, and no sample.
     """
 
     min_limit: int = 3

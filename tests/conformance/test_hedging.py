@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from proxy.contract.budgets import BudgetUse, RetryShare
+from proxy.contract.gates import ConcurrencyGate
 from proxy.contract.outcome import NotRetried, Outcome
 from proxy.contract.plan import Cause, Hedge
+from tests.conformance.apps import raw_app
 from tests.conformance.frames import FramePeer, Kind, dial, serving
 from tests.conformance.harness import DEADLINE_S, always, plan, retry, running
+from tests.conformance.test_gates import App, gated, state, waiting
 from tests.conformance.test_pushback import GRPC, told
 from tests.support.http_client import Connection, connect
 
@@ -193,3 +196,43 @@ async def test_caller_that_leaves_cancels_all(engine: str) -> None:
         await app.cancelled(3)
         outcome = await node.seen.outcome()
     assert [attempt.cause for attempt in outcome.attempts] == [Cause.CALLER_LEFT] * 3
+
+
+async def test_hedge_takes_no_room_that_another_call_waits_for(engine: str) -> None:
+    """It is one more at the callee where there is room; where there is none, nobody waits behind it or is pushed out."""
+    app = App()
+    async with raw_app(app) as port, running(engine) as node:
+        node.cluster("app", port)
+        node.engine.set_gate("g", ConcurrencyGate(limit=1, queue=1, wait_s=DEADLINE_S, newest_first=True))
+        hedge = Hedge(attempts=2, delay_s=0.0)
+        way = await node.listen(always(plan(hedge=hedge, **gated("attempt", "g"))))
+        async with connect(way) as first, connect(way) as second, asyncio.TaskGroup() as calls:
+            one = calls.create_task(first.request("GET", "/one"))
+            await app.begun.acquire()
+            other = calls.create_task(second.request("GET", "/other"))
+            await waiting(node, 1)
+            app.go.set()
+        assert (one.result().status, other.result().status, app.most) == (200, 200, 1)
+        outcome = await node.seen.outcome()
+        found = state(node)
+    # An engine's timers are a millisecond late, and the app may have answered by then.
+    assert [attempt.cause for attempt in outcome.attempts] in ([Cause.SHED, None], [None])
+    assert (found.inside, found.refused) == (0, {})
+
+
+async def test_hedge_is_counted_once_where_there_is_room(engine: str) -> None:
+    app = App()
+    async with raw_app(app) as first, raw_app(app) as second, running(engine) as node:
+        node.cluster("app", first, second)
+        node.engine.set_gate("g", ConcurrencyGate(limit=2, queue=0))
+        hedge = Hedge(attempts=2, delay_s=0.0)
+        way = await node.listen(always(plan(hedge=hedge, **gated("attempt", "g"))))
+        async with connect(way) as caller, asyncio.TaskGroup() as calls:
+            call = calls.create_task(caller.request("GET", "/"))
+            await several(app.begun, 2)
+            assert state(node).inside == 2
+            app.go.set()
+        assert call.result().status == 200
+        await node.seen.outcome()
+        found = state(node)
+    assert (found.inside, sum(found.left.values())) == (0, 2)

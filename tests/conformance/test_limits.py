@@ -18,7 +18,7 @@ from proxy.contract.gates import (
 )
 from proxy.contract.plan import Cause, Route
 from tests.conformance.apps import grpc_app, http_app, raw_app
-from tests.conformance.frames import dial
+from tests.conformance.frames import END_STREAM, FramePeer, Kind, dial, frame, serving
 from tests.conformance.harness import DEADLINE_S, EDITS, always, leading, plan, running
 from tests.conformance.identities import Mint, spiffe
 from tests.conformance.test_gates import BUSY, OK, App, gated, state, waiting
@@ -317,3 +317,43 @@ async def test_caller_that_may_have_no_more_connections_goes_on_with_those_it_ha
             statuses = {(await caller.whole(stream)).status for stream in streams}
     assert statuses == {200}
     assert 1 <= len(front.seen.upstream_failures) < 10  # not one for each call beyond the first 64
+
+
+async def streaming(peer: FramePeer) -> None:
+    """An app that begins each answer at once, and ends it with the request."""
+    begun: set[int] = set()
+    while (got := await peer.read()) is not None:
+        if got.kind not in (Kind.HEADERS, Kind.DATA):
+            continue
+        if got.stream not in begun:
+            begun.add(got.stream)
+            await peer.send(peer.head(got.stream, ((b":status", b"200"),)))
+        if peer.message(got.stream).ended:
+            await peer.send(frame(Kind.DATA, END_STREAM, got.stream))
+
+
+@pytest.mark.parametrize("level", ["call", "attempt"])
+async def test_stream_is_inside_an_adaptive_gate_and_its_length_is_no_latency(
+    engine: str, level: str
+) -> None:
+    async with (
+        serving(streaming) as port,
+        leading(engine, "one", port, wire="h2c", **gated(level, "g")) as way,
+        dial(way.port) as caller,
+    ):
+        way.front.engine.set_gate("g", AdaptiveGate())
+        while state(way.front).limit == 3:  # until it has measured
+            assert (await caller.whole(await caller.request())).status == 200
+        for _ in range(5):
+            streams = [await caller.request(end=False) for _ in range(3)]
+            for stream in streams:
+                await caller.headed(stream)
+            async with asyncio.timeout(DEADLINE_S):
+                while state(way.front).inside != 3:  # noqa: ASYNC110 - the engine has no event for who leaves
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0.15)  # how long they are, more than a turn of the gate
+            for stream in streams:
+                await caller.send(frame(Kind.DATA, END_STREAM, stream))
+                await caller.whole(stream)
+        # 10, or what one turn makes of it where a quick call of the first ones was slow; 5 turns that count streams make 5.
+        assert (state(way.front).limit or 0) >= 8

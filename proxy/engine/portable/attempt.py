@@ -18,7 +18,7 @@ from proxy.engine.portable.faults import CAUSES, HEADER, ending, harmed, injecte
 from proxy.engine.portable.gates import Passage
 from proxy.engine.portable.grpc_web_call import WebCall
 from proxy.engine.portable.outliers import has_failed
-from proxy.engine.portable.passing import Refused, Told
+from proxy.engine.portable.passing import Begun, Refused, Told
 from proxy.engine.portable.pool import Origin, Waiter
 from proxy.engine.portable.proving import lost, prove_another
 from proxy.engine.portable.request_body import BodyCursor
@@ -50,6 +50,7 @@ class UpstreamAttempt:
     """Hears the events of one upstream call. Mutable state: the endpoint chosen, what is waited for, and the answer's head while held."""
 
     __slots__ = (
+        "_begun",
         "_cancels",
         "_cursor",
         "_exchange",
@@ -90,6 +91,7 @@ class UpstreamAttempt:
         self._was_kept = True  # the request could be sent again until the answer began
         self._sent_at = 0.0
         self._waits_since = 0  # at gates
+        self._begun: Begun = "never"
 
     @property
     def _edits(self) -> Compiled:
@@ -107,7 +109,9 @@ class UpstreamAttempt:
         gates = exchange.plan.routes[exchange.route].gates
         if gates:
             self._waits_since = time.perf_counter_ns()
-            self._gates = Passage(exchange.carrier, gates, exchange.head.who, self._let_through)
+            is_beside = exchange.under_way.count > 1
+            who = exchange.head.who
+            self._gates = Passage(exchange.carrier, gates, who, self._let_through, at_once=is_beside)
             self._gates.go_on()
         else:
             self._choose()
@@ -288,6 +292,7 @@ class UpstreamAttempt:
         exchange, record = self._exchange, self.record
         exchange.head_ns = record.head_ns = time.time_ns()
         record.status = status
+        self._note_begun()
         is_grpc = exchange.raw.protocol == "grpc"
         may_be_peers = status >= 400 or (is_grpc and end) or bool(content_type(exchange.raw))
         if self._is_peer and may_be_peers and self._kept_from_app(headers):
@@ -313,6 +318,11 @@ class UpstreamAttempt:
         if end:
             record.grpc_code = code
             self._complete()
+
+    def _note_begun(self) -> None:
+        exchange, now = self._exchange, self._exchange.carrier.now()
+        upload_s = max(0.0, exchange.body.ended_at - self._sent_at)
+        self._begun = now - upload_s if exchange.body.ended else "streaming"
 
     def _kept_from_app(self, headers: Headers) -> bool:
         """Whether another endpoint is asked now, as the peer's proxy says that its app never saw the call."""
@@ -439,8 +449,9 @@ class UpstreamAttempt:
             self._load.in_flight -= 1
             self._judge(self._load)
         gates, self._gates = self._gates, None
+        self._exchange.under_way.note_begun(self, self._begun)
         if gates is not None:
-            gates.leave(heard_by_gates(cause, record.status, record.grpc_code))
+            gates.leave(heard_by_gates(cause, record.status, record.grpc_code), self._begun)
 
     def _judge(self, load: Load) -> None:
         """By how it ended: who answers badly gets fewer calls, and is left out."""

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from proxy.contract.gates import AdaptiveGate, ConcurrencyGate, EachGate, GateSpec, GateState
 from proxy.contract.plan import Cause
 from proxy.engine.portable.gradient import Gradient
-from proxy.engine.portable.passing import Passed, Refused, Waiting
+from proxy.engine.portable.passing import Begun, Passed, Refused, Waiting
 
 
 class Concurrency:
@@ -32,6 +32,10 @@ class Concurrency:
         return self._spec is None or self._inside < self._limit
 
     @property
+    def _is_free(self) -> bool:
+        return self._spec is None or (self._has_room and not self._is_awaited)
+
+    @property
     def _is_awaited(self) -> bool:
         """Whether somebody is before who comes now; with room, only while those who wait are being admitted."""
         return any(not waiting.is_over for waiting in self._queue)
@@ -43,8 +47,9 @@ class Concurrency:
     def enter(self, now: float, chance: float, who: str) -> Passed | Waiting | Refused:
         """Come in where there is room, else wait for it in turn."""
         spec = self._spec
-        if spec is None or (self._has_room and not self._is_awaited):
+        if self._is_free:
             return self._come_in(now)
+        assert spec is not None
         if len(self._queue) >= spec.queue:
             self._queue = deque(waiting for waiting in self._queue if not waiting.is_over)
         if len(self._queue) >= spec.queue:
@@ -59,6 +64,10 @@ class Concurrency:
             waiting = _Timed(self, now + spec.wait_s, spec.wait_s)
         self._queue.append(waiting)
         return waiting
+
+    def enter_at_once(self, now: float, chance: float) -> Passed | Refused:
+        """Come in where there is room: what is only tried beside something else takes nobody's turn."""
+        return self._come_in(now) if self._is_free else _NO_ROOM_BESIDE
 
     def waited_too_long(self) -> None:
         """One gives up as it waited as long as it may: those behind it would as well, each just before its turn."""
@@ -107,6 +116,9 @@ class Concurrency:
             self._is_reversed = False
 
 
+_NO_ROOM_BESIDE = Refused(Cause.SHED, "no room for another attempt beside those under way")
+
+
 class _Timed(Waiting):
     """Waits so long at most."""
 
@@ -141,14 +153,22 @@ class Adaptive(Concurrency):
         self._chance = chance
         return super().enter(now, chance, who)
 
+    def enter_at_once(self, now: float, chance: float) -> Passed | Refused:
+        """See Concurrency."""
+        self._chance = chance
+        return super().enter_at_once(now, chance)
+
     def _come_in(self, now: float) -> Passed:
         self._inside += 1
         self._gradient.entered(now, self._inside)
-        return _Stay(self, now)
+        return Stay(self, now)
 
-    def ended(self, cause: Cause | None, entered_at: float, now: float) -> None:
+    def ended(self, cause: Cause | None, entered_at: float, now: float, begun: Begun) -> None:
         """What came in then is out."""
-        self._gradient.left(now, entered_at, self._chance, counts=cause in _TELLING)
+        took_s = None
+        if cause in _TELLING and begun != "streaming":
+            took_s = max(0.0, (now if begun == "never" else begun) - entered_at)
+        self._gradient.left(now, entered_at, self._chance, took_s)
         self.leave(cause, now)
 
     def change(self, spec: GateSpec) -> None:
@@ -169,21 +189,23 @@ class Adaptive(Concurrency):
         )
 
 
-# How long it took tells how busy the callee is: not of those that never reached it, or were turned away.
+# How long it took until the answer began tells how busy the callee is: not of those that never reached it, or were turned away.
 _TELLING = frozenset({None, Cause.STATUS, Cause.TIMEOUT})
 
 
-class _Stay:
-    """One inside an adaptive gate."""
+class Stay:
+    """One inside an adaptive gate. Mutable state: when its answer began."""
 
-    __slots__ = ("_entered_at", "_gate")
+    __slots__ = ("_entered_at", "_gate", "begun")
 
     def __init__(self, gate: Adaptive, entered_at: float) -> None:
         self._gate = gate
         self._entered_at = entered_at
+        self.begun: Begun = "never"
 
     def leave(self, cause: Cause | None, now: float) -> None:
-        self._gate.ended(cause, self._entered_at, now)
+        """See Passed."""
+        self._gate.ended(cause, self._entered_at, now, self.begun)
 
 
 class Each:

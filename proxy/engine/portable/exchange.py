@@ -340,6 +340,7 @@ class Exchange:
         if self.body.ended:
             return
         self.body.ended = True
+        self.body.ended_at = self.carrier.now()
         self.body.trailers = trailers
         self.under_way.finish_request()
 
@@ -544,13 +545,13 @@ class Exchange:
         self._cancel_waits()
         self._time.stop()
         self.body.let_go()
-        attempts = self.under_way.close()
+        answer_begun, attempts = self.under_way.answer_begun, self.under_way.close()
         if grpc_code is None and attempts and cause is None:
             grpc_code = attempts[-1].grpc_code
         heard = heard_by_gates(cause, self.status, grpc_code)
         gates, self._gates = self._gates, None  # it points back here: no cycles to collect
         if gates is not None:
-            gates.leave(heard)
+            gates.leave(heard, answer_begun)
         is_denied = cause is Cause.DENIED or self.under_way.ended_denied(self._kept)
         self._tell_breaker(heard is not None and not is_denied)
         has_failed = heard not in {None, Cause.CALLER_LEFT} and self.status != 101

@@ -17,10 +17,10 @@ from proxy.contract.gates import (
     ThrottleGate,
 )
 from proxy.contract.plan import Cause
-from proxy.engine.portable.concurrency import Adaptive, Concurrency, Each
+from proxy.engine.portable.concurrency import Adaptive, Concurrency, Each, Stay
 from proxy.engine.portable.faults import Fault, Hit
 from proxy.engine.portable.overload import Lag, Throttle
-from proxy.engine.portable.passing import Gate, Passed, Refused, Waiting
+from proxy.engine.portable.passing import Begun, Gate, Passed, Refused, Waiting
 from proxy.engine.portable.rate import Rate
 
 if TYPE_CHECKING:
@@ -73,14 +73,22 @@ class Gates:
 class Passage:
     """The way through a list of gates, one after the other. `then` hears once of the end: None where all let it through.
 
+    at_once: of an attempt beside others, which comes in only where there is room: nobody who has none waits for longer.
     Mutable state: the gates ahead, those passed, and the wait at one of them.
     """
 
-    __slots__ = ("_ahead", "_carrier", "_passed", "_then", "_timer", "_waiting", "_who")
+    __slots__ = ("_ahead", "_at_once", "_carrier", "_passed", "_then", "_timer", "_waiting", "_who")
 
     def __init__(
-        self, carrier: "Carrier", names: Sequence[str], who: str, then: Callable[[Refused | None], None]
+        self,
+        carrier: "Carrier",
+        names: Sequence[str],
+        who: str,
+        then: Callable[[Refused | None], None],
+        *,
+        at_once: bool = False,
     ) -> None:
+        self._at_once = at_once
         self._carrier = carrier
         self._who = who
         self._ahead = list(reversed(names))
@@ -93,11 +101,7 @@ class Passage:
         """Enter the gates ahead, until one refuses or makes us wait."""
         while self._ahead:
             gate = self._carrier.gates.get(self._ahead.pop())
-            found = (
-                None
-                if gate is None
-                else gate.enter(self._carrier.now(), self._carrier.rng.random(), self._who)
-            )
+            found = None if gate is None else self._enter(gate)
             if isinstance(found, Waiting):
                 self._wait(found)
                 return
@@ -107,6 +111,12 @@ class Passage:
             if found is not None:
                 self._passed.append(found)
         self._then(None)
+
+    def _enter(self, gate: Gate) -> Passed | Waiting | Refused:
+        now, chance = self._carrier.now(), self._carrier.rng.random()
+        if self._at_once and isinstance(gate, Concurrency):
+            return gate.enter_at_once(now, chance)
+        return gate.enter(now, chance, self._who)
 
     def _wait(self, waiting: Waiting) -> None:
         self._waiting = waiting
@@ -130,8 +140,8 @@ class Passage:
         delayed = [self._waiting.then] if self._waiting is not None else []
         return [one.spec for one in (*self._passed, *delayed) if isinstance(one, Hit)]
 
-    def leave(self, cause: Cause | None) -> None:
-        """What was let through has ended, or needs to go on no more."""
+    def leave(self, cause: Cause | None, begun: Begun = "never") -> None:
+        """What was let through has ended, or needs to go on no more. begun: when its answer did."""
         waiting, self._waiting = self._waiting, None
         now = self._carrier.now()
         if waiting is not None:
@@ -139,6 +149,8 @@ class Passage:
         self._stop_timer()
         passed, self._passed = self._passed, []
         for one in passed:
+            if isinstance(one, Stay):
+                one.begun = begun
             one.leave(cause, now)
 
     def _stop_timer(self) -> None:

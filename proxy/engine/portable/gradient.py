@@ -62,11 +62,12 @@ class Gradient:
             self._begun_at = now
         self._peak = max(self._peak, inside)
 
-    def left(self, now: float, entered_at: float, chance: float, *, counts: bool) -> None:
-        """One ended that came in then. counts: how long it took says how busy the callee is."""
+    def left(self, now: float, entered_at: float, chance: float, took_s: float | None) -> None:
+        """One ended that came in then. took_s: what says how busy the callee is; None: nothing does."""
         begun_at = self._begun_at if self._begun_at is not None else now
-        if counts and len(self._samples) < _MOST_SAMPLES and not (self._measuring and entered_at < begun_at):
-            self._samples.append(now - entered_at)
+        is_early = self._measuring and entered_at < begun_at
+        if took_s is not None and len(self._samples) < _MOST_SAMPLES and not is_early:
+            self._samples.append(took_s)
         if self._measuring:
             if len(self._samples) >= MIN_RTT_CALLS or now - begun_at >= MIN_RTT_FOR_S:
                 self._measured(now, chance)

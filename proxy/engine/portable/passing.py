@@ -1,11 +1,14 @@
 """What passes a gate, waits at it or is refused, and what a gate of any kind does."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from proxy.contract.gates import GateSpec, GateState
 from proxy.contract.head import Headers
 from proxy.contract.plan import Cause
+
+#: When an answer began, by the loop's clock, less what its request took to come; `streaming`: before its request was whole.
+Begun = float | Literal["never", "streaming"]
 
 
 class Passed(Protocol):

@@ -37,6 +37,7 @@ class RequestBody:
         "_taken",
         "chunks",
         "ended",
+        "ended_at",
         "is_upper",
         "is_whole",
         "keep_bytes",
@@ -48,6 +49,7 @@ class RequestBody:
         self._room = room
         self._taken = 0  # of the room
         self.ended = framing == "none"  # known before the end is told: no attempt may announce a body
+        self.ended_at = 0.0  # by the loop's clock
         self.trailers: Headers = ()
         self.size = 0  # bytes that came so far
         self.keep_bytes = 0  # the most that is held for another attempt

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from proxy.contract.outcome import Attempt
 from proxy.contract.plan import Cause, Plan
 from proxy.engine.portable.attempt import UpstreamAttempt
+from proxy.engine.portable.passing import Begun
 from proxy.engine.portable.plans import Kept
 from proxy.engine.portable.retrying import IMMEDIATE
 
@@ -26,7 +27,7 @@ class UnderWay:
     attempt beside them waits for, where the Plan has a hedge.
     """
 
-    __slots__ = ("_each", "_hedging", "_records", "is_by_daprd", "the_one")
+    __slots__ = ("_each", "_hedging", "_records", "answer_begun", "is_by_daprd", "the_one")
 
     def __init__(self) -> None:
         self._each: list[UpstreamAttempt] = []
@@ -34,6 +35,7 @@ class UnderWay:
         self.is_by_daprd = False  # an attempt took the route for peers that are daprds
         self._hedging: TimerHandle | None = None
         self.the_one: UpstreamAttempt | None = None
+        self.answer_begun: Begun = "never"
 
     def begin(self, exchange: "Exchange") -> None:
         """One more."""
@@ -110,6 +112,11 @@ class UnderWay:
         """Whether that is how a call ended, once all are over."""
         plan = kept.decision if kept is not None else None
         return isinstance(plan, Plan) and bool(self._records) and self.is_denial(self._records[-1], plan)
+
+    def note_begun(self, attempt: UpstreamAttempt, begun: Begun) -> None:
+        """When its answer began: that of the call, unless another is the one."""
+        if self.the_one is None or self.the_one is attempt:
+            self.answer_begun = begun
 
     def forget(self, attempt: UpstreamAttempt) -> None:
         """It has ended."""

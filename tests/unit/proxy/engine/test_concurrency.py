@@ -6,7 +6,7 @@ import msgspec
 
 from proxy.contract.gates import AdaptiveGate, ConcurrencyGate, EachGate, GateState
 from proxy.contract.plan import Cause
-from proxy.engine.portable.concurrency import Adaptive, Concurrency, Each
+from proxy.engine.portable.concurrency import Adaptive, Concurrency, Each, Stay
 from proxy.engine.portable.passing import Passed, Refused, Waiting
 from tests.support.vectors import Vector, vectors
 
@@ -151,6 +151,28 @@ def test_adaptive_gate_measures_and_then_lets_in_more() -> None:
         if gate.state().limit != 3:
             break
     assert (gate.state().limit, gate.state().inside) == (10, 0)
+
+
+def test_adaptive_gate_goes_by_the_time_until_answers_begin_and_not_by_streams() -> None:
+    """The limit falls where answers begin late, and not where they only end late."""
+    limits: dict[str, int | None] = {}
+    for kind in ("late", "prompt", "streaming"):
+        gate = Adaptive(AdaptiveGate(queue=0))
+        now = 0.0
+        for turn in range(400):
+            inside = [gate.enter(now, 0.5, "") for _ in range(3)]
+            began, now = now + 0.01, now + (0.01 if turn < 100 else 1.0)
+            for one in inside:
+                assert isinstance(one, Stay)
+                one.begun = {"late": now, "prompt": began, "streaming": "streaming"}[kind]  # type: ignore[assignment]
+                if kind == "streaming" and turn < 100:
+                    one.begun = began
+                one.leave(None, now)
+            if turn == 100:
+                assert gate.state().limit != 3
+        limits[kind] = gate.state().limit
+    assert (limits["prompt"], limits["streaming"]) == (10, 10)
+    assert (limits["late"] or 0) < 10
 
 
 def test_adaptive_gate_that_is_taken_down_lets_all_in() -> None:

@@ -31,7 +31,8 @@ def test_limit_follows_how_long_calls_take(vector: Course) -> None:
         for _ in range(step.calls):
             gradient.entered(now, step.inside)
             now += step.every_s
-            gradient.left(now, max(0.0, now - step.took_s), 0.5, counts=step.counts)
+            entered_at = max(0.0, now - step.took_s)
+            gradient.left(now, entered_at, 0.5, now - entered_at if step.counts else None)
         assert gradient.limit == step.limit, step
 
 
@@ -39,7 +40,7 @@ def test_limit_stays_within_other_bounds() -> None:
     gradient = Gradient(3, 1_000)
     for number in range(50):
         gradient.entered(number * 0.01, 3)
-        gradient.left(number * 0.01 + 0.005, number * 0.01, 0.5, counts=True)
+        gradient.left(number * 0.01 + 0.005, number * 0.01, 0.5, 0.005)
     assert gradient.limit == 10
     gradient.bound(3, 8)
     assert gradient.limit == 8

@@ -16,7 +16,7 @@ use crate::call::breakers::Asking;
 use crate::call::cause::Cause;
 use crate::call::deciding::Decided;
 use crate::call::ends::Down;
-use crate::call::gates::{Passage, Refusal, Told};
+use crate::call::gates::{Begun, Passage, Refusal, Told};
 use crate::call::grpc_web;
 use crate::call::not_retried::NotRetried;
 use crate::call::request_body::RequestBody;
@@ -88,6 +88,8 @@ pub struct Call {
     pub granted: Option<Rc<Granted>>,
     /// By the gate that refused.
     pub told: Option<Box<Told>>,
+    /// When its answer did.
+    pub begun: Begun,
     pub breaker: Asking,
     pub drawn: Drawn,
     pub not_retried: Option<NotRetried>,
@@ -171,6 +173,7 @@ impl Call {
             gates: Passage::default(),
             granted: None,
             told: None,
+            begun: Begun::Never,
             breaker: Asking::default(),
             drawn: Drawn::default(),
             not_retried: None,
@@ -499,7 +502,7 @@ impl Call {
         let of_attempt = self.attempts.last().filter(|_| cause.is_none()).and_then(|attempt| attempt.grpc_code);
         let grpc_code = grpc_code.or(self.ended_code).or(of_attempt);
         let heard = heard_by_gates(cause, self.status, grpc_code);
-        self.gates.leave(heard);
+        self.gates.leave(heard, self.begun);
         let mut is_denied = cause == Some(Cause::Denied);
         if let Some(Decision::Plan(plan)) = self.kept.clone().as_ref().map(|kept| &kept.decision) {
             is_denied |= self.attempts.len().checked_sub(1).is_some_and(|last| self.is_denial(plan, last));

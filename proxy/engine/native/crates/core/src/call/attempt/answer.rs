@@ -5,10 +5,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::call::answers::{self, grpc_code};
-use crate::call::attempt::{Answered, Ended, Step, Stepped, UpstreamAttempt};
+use crate::call::attempt::{Answered, Ended, Pump, Step, Stepped, UpstreamAttempt};
 use crate::call::cause::Cause;
 use crate::call::ends::{Answer, Down, Gone, Part};
 use crate::call::exchange::{Call, Stop, now_ns};
+use crate::call::gates::Begun;
 use crate::call::grpc_web;
 use crate::call::pushback;
 use crate::call::request_body::in_upper_case;
@@ -72,6 +73,10 @@ impl UpstreamAttempt {
     pub(super) fn note_head(&mut self, call: &mut Call, plan: &Plan, status: u16, headers: &Headers, end: bool) {
         call.head_ns = now_ns();
         let now = Instant::now();
+        self.begun = match self.pump {
+            Pump::Running => Begun::Streaming,
+            Pump::Done | Pump::Broken => Begun::At(now.checked_sub(self.asked_at - self.sent_at).unwrap_or(now)),
+        };
         let is_failure = status >= 400 || (end && call.head.protocol == Protocol::Grpc);
         let may_be_made = self.is_peer && (is_failure || grpc_web::content_type(&call.head).is_some());
         let is_translated = plan.by_daprd == Some(self.route); // our own translator has it of the daprd

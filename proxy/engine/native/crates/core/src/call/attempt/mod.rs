@@ -16,7 +16,7 @@ use crate::call::ends::{Down, Gone, Lost, Part, Up};
 use crate::call::exchange::{Call, Stop, now_ns};
 use crate::call::faulty_up::FaultyUp;
 use crate::call::gates::fault::Hit;
-use crate::call::gates::{Passage, Refusal};
+use crate::call::gates::{Begun, Passage, Refusal};
 use crate::call::grpc_web::{Progress, WebUp};
 use crate::call::outliers;
 use crate::call::pool::{Connection, Origin};
@@ -95,6 +95,9 @@ pub struct UpstreamAttempt {
     web: Option<Rc<Progress>>,
     timer: Option<Pin<Box<Sleep>>>,
     sent_at: Instant,
+    /// When the request was whole.
+    asked_at: Instant,
+    begun: Begun,
     /// When it came to the gates.
     waits_since: Instant,
     /// The other end is a postern proxy, reached over mutual TLS.
@@ -113,7 +116,7 @@ impl Drop for UpstreamAttempt {
             if let Some(endpoint) = self.endpoint.take() {
                 drop(endpoint.load.borrow_mut().end(None));
             }
-            self.gates.leave(Some(Cause::Draining));
+            self.gates.leave(Some(Cause::Draining), Begun::Never);
         }
     }
 }
@@ -121,6 +124,7 @@ impl Drop for UpstreamAttempt {
 impl UpstreamAttempt {
     /// One more of a call, whose record begins.
     pub fn begin(call: &mut Call, plan: &Plan) -> Self {
+        let gates = Passage::new(call.under_way > 0);
         call.attempts.push(Attempt { started_ns: now_ns(), ..Attempt::default() });
         call.under_way += 1;
         call.told = None; // that was of another attempt
@@ -129,7 +133,7 @@ impl UpstreamAttempt {
             number: call.attempts.len() - 1,
             route: call.route,
             step: Step::AtGates,
-            gates: Passage::default(),
+            gates,
             endpoint: None,
             up: None,
             cursor: BodyCursor::default(),
@@ -137,6 +141,8 @@ impl UpstreamAttempt {
             web: None,
             timer: plan.attempt.map(|limit| Box::pin(tokio::time::sleep(limit))),
             sent_at: now,
+            asked_at: now,
+            begun: Begun::Never,
             waits_since: now,
             is_peer: false,
             is_mesh: false,
@@ -276,6 +282,7 @@ impl UpstreamAttempt {
         let (cursor, end) = BodyCursor::new(&call.body);
         self.cursor = cursor;
         self.sent_at = Instant::now();
+        self.asked_at = self.sent_at;
         call.attempts[self.number].sent_ns = now_ns();
         let up = match connection.start(call.edited(plan, self.route, self.number), end) {
             Ok(up) => up,
@@ -307,7 +314,7 @@ impl UpstreamAttempt {
         }
         match pumped {
             Poll::Pending => call.up_waits |= self.cursor.is_drained(&call.body),
-            Poll::Ready(Pumped::Whole) => self.pump = Pump::Done,
+            Poll::Ready(Pumped::Whole) => (self.pump, self.asked_at) = (Pump::Done, Instant::now()),
             // What the callee said before it broke off is still to be read: that tells more.
             Poll::Ready(Pumped::Lost) => self.pump = Pump::Broken,
             Poll::Ready(Pumped::Gone(Gone(detail))) => return Some(Stop::Gone(detail)),
@@ -362,7 +369,10 @@ impl UpstreamAttempt {
             endpoint.load.borrow_mut().penalize(took, Instant::now());
         }
         self.release_endpoint(has_failed, &call.shared);
-        self.gates.leave(heard);
+        if !call.is_anothers(self.number) {
+            call.begun = self.begun;
+        }
+        self.gates.leave(heard, self.begun);
     }
 
     /// `has_failed`: see `outliers::has_failed`; who answers badly is left out.

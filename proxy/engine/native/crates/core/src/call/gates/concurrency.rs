@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::call::cause::Cause;
 use crate::call::gates::gradient::Gradient;
-use crate::call::gates::{Entered, Gate, GateSpec, GateState, Left, Pass, Refusal, counted};
+use crate::call::gates::{Begun, Entered, Exit, Gate, GateSpec, GateState, Left, Pass, Refusal, counted};
 
 /// See `ConcurrencyGate` and `AdaptiveGate` in `proxy/contract/gates.py`. `adapts`: what the limit is between; then `limit` says nothing.
 #[derive(Clone, Debug)]
@@ -56,9 +56,14 @@ impl State {
     }
 }
 
-/// How long it took tells how busy the callee is: not of those that never reached it, or were turned away.
-fn tells(outcome: Option<Cause>) -> bool {
-    matches!(outcome, None | Some(Cause::Status | Cause::Timeout))
+/// How long it took until the answer began tells how busy the callee is: not of those that never reached it, or were turned away.
+fn took(exit: Exit, entered_at: Instant) -> Option<Duration> {
+    let begun_at = match exit.begun {
+        Begun::Never => exit.now,
+        Begun::At(at) => at,
+        Begun::Streaming => return None,
+    };
+    matches!(exit.outcome, None | Some(Cause::Status | Cause::Timeout)).then(|| begun_at.saturating_duration_since(entered_at))
 }
 
 impl Concurrency {
@@ -84,18 +89,29 @@ impl Concurrency {
 
     fn pass(self: &Arc<Self>, entered_at: Instant) -> Pass {
         let gate = self.clone();
-        Pass::new(move |outcome, now| {
+        Pass::new(move |exit| {
             {
                 let mut state = gate.lock();
                 state.inside -= 1;
-                state.left.count(outcome);
+                state.left.count(exit.outcome);
                 let chance = state.chance;
                 if let Some(gradient) = &mut state.gradient {
-                    gradient.left(now, entered_at, chance, tells(outcome));
+                    gradient.left(exit.now, entered_at, chance, took(exit, entered_at));
                 }
             }
-            gate.admit(now);
+            gate.admit(exit.now);
         })
+    }
+
+    /// Come in where there is room, and nobody waits for it.
+    fn come_in(self: &Arc<Self>, now: Instant, chance: f64) -> Result<Pass, MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        state.chance = chance;
+        if state.inside >= state.limit() || state.waiting.iter().any(|ticket| !ticket.is_closed()) {
+            return Err(state);
+        }
+        state.come_in(now);
+        Ok(self.pass(now))
     }
 
     fn admit(self: &Arc<Self>, now: Instant) {
@@ -177,15 +193,17 @@ impl Concurrency {
 
 impl Gate for Concurrency {
     fn enter(self: Arc<Self>, now: Instant, chance: f64, _: &str) -> Entered {
-        let mut state = self.lock();
-        state.chance = chance;
-        let is_awaited = || state.waiting.iter().any(|ticket| !ticket.is_closed());
-        if state.inside < state.limit() && !is_awaited() {
-            state.come_in(now);
-            drop(state);
-            return Entered::Passed(self.pass(now));
+        match self.come_in(now, chance) {
+            Ok(pass) => Entered::Passed(pass),
+            Err(state) => self.queue(state),
         }
-        self.queue(state)
+    }
+
+    fn enter_at_once(self: Arc<Self>, now: Instant, chance: f64, _: &str) -> Entered {
+        match self.come_in(now, chance) {
+            Ok(pass) => Entered::Passed(pass),
+            Err(_) => Entered::Refused(Refusal::new(Cause::Shed, "no room for another attempt beside those under way")),
+        }
     }
 
     fn change(self: Arc<Self>, spec: &GateSpec) -> bool {

@@ -47,9 +47,9 @@ impl Gate for Each {
             state.inside.insert(who.into(), inside + 1);
         }
         let who: Box<str> = who.into();
-        Entered::Passed(Pass::new(move |outcome, _| {
+        Entered::Passed(Pass::new(move |exit| {
             let mut state = self.lock();
-            state.left.count(outcome);
+            state.left.count(exit.outcome);
             if let Some(inside) = state.inside.get_mut(&who) {
                 *inside -= 1;
                 if *inside == 0 {

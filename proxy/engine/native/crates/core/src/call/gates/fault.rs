@@ -102,10 +102,10 @@ impl Gate for Fault {
             state.inside += 1;
             state.hit(chance)
         };
-        let pass = Pass::new(move |outcome, _| {
+        let pass = Pass::new(move |exit| {
             let mut state = self.lock();
             state.inside -= 1;
-            state.left.count(outcome);
+            state.left.count(exit.outcome);
         });
         match hit {
             None => Entered::Passed(pass),

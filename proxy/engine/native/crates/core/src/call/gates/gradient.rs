@@ -64,12 +64,11 @@ impl Gradient {
         self.peak = self.peak.max(inside);
     }
 
-    /// One ended that came in then. `counts`: how long it took says how busy the callee is.
-    pub fn left(&mut self, now: Instant, entered_at: Instant, chance: f64, counts: bool) {
+    /// One ended that came in then. `took`: what says how busy the callee is, where anything does.
+    pub fn left(&mut self, now: Instant, entered_at: Instant, chance: f64, took: Option<Duration>) {
         let begun_at = self.begun_at.unwrap_or(now);
-        if counts && self.samples.len() < MOST_SAMPLES && !(self.is_measuring && entered_at < begun_at) {
-            self.samples.push(now.saturating_duration_since(entered_at));
-        }
+        let is_early = self.is_measuring && entered_at < begun_at;
+        self.samples.extend(took.filter(|_| self.samples.len() < MOST_SAMPLES && !is_early));
         let since = now.saturating_duration_since(begun_at);
         if self.is_measuring {
             if self.samples.len() >= MIN_RTT_CALLS || since >= MIN_RTT_FOR {
@@ -160,7 +159,8 @@ mod tests {
                     let at = |s: f64| begin + Duration::from_secs_f64(s);
                     gradient.entered(at(now_s), step.inside);
                     now_s += step.every_s;
-                    gradient.left(at(now_s), at((now_s - step.took_s).max(0.0)), 0.5, step.counts);
+                    let entered_at = at((now_s - step.took_s).max(0.0));
+                    gradient.left(at(now_s), entered_at, 0.5, step.counts.then(|| at(now_s) - entered_at));
                 }
                 assert_eq!(gradient.limit(), step.limit, "{step:?}");
             }

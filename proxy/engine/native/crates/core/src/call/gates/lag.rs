@@ -51,10 +51,10 @@ impl Gate for Lag {
             }
             state.inside += 1;
         }
-        Entered::Passed(Pass::new(move |outcome, _| {
+        Entered::Passed(Pass::new(move |exit| {
             let mut state = self.lock();
             state.inside -= 1;
-            state.left.count(outcome);
+            state.left.count(exit.outcome);
         }))
     }
 

@@ -34,6 +34,11 @@ pub trait Gate: fmt::Debug + Send + Sync {
     /// Ask to be let in. `chance`: in [0, 1). `who`: the peer's proven id, else its address.
     fn enter(self: Arc<Self>, now: Instant, chance: f64, who: &str) -> Entered;
 
+    /// The same of an attempt beside others, which comes in only where there is room: nobody who has none waits for longer.
+    fn enter_at_once(self: Arc<Self>, now: Instant, chance: f64, who: &str) -> Entered {
+        self.enter(now, chance, who)
+    }
+
     /// Take over a spec of the same kind, by which who waits may come in; false where it is of another.
     fn change(self: Arc<Self>, spec: &GateSpec) -> bool;
 
@@ -87,12 +92,30 @@ pub struct Pass {
     hit: Option<Hit>,
 }
 
-/// Is told how what was let through ended, and when.
-type Leave = Box<dyn FnOnce(Option<Cause>, Instant) + Send>;
+/// Is told how what was let through ended.
+type Leave = Box<dyn FnOnce(Exit) + Send>;
+
+/// How what was let through ended, and when: well, or failed by a cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    pub outcome: Option<Cause>,
+    pub now: Instant,
+    pub begun: Begun,
+}
+
+/// When an answer began, less what its request took to come.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Begun {
+    #[default]
+    Never,
+    At(Instant),
+    /// Before its request was whole.
+    Streaming,
+}
 
 impl Pass {
     /// `leave` is told how it ended.
-    pub fn new(leave: impl FnOnce(Option<Cause>, Instant) + Send + 'static) -> Self {
+    pub fn new(leave: impl FnOnce(Exit) + Send + 'static) -> Self {
         Self { leave: Some(Box::new(leave)), hit: None }
     }
 
@@ -109,21 +132,22 @@ impl Pass {
     }
 
     /// It ended: well, or failed by a cause. `Status`, `Shed`: the app's answer is a failure, or says that it had no room.
-    pub fn leave(mut self, outcome: Option<Cause>, now: Instant) {
-        self.end(outcome, now);
+    pub fn leave(self, outcome: Option<Cause>, now: Instant) {
+        self.exit(Exit { outcome, now, begun: Begun::Never });
     }
 
-    fn end(&mut self, outcome: Option<Cause>, now: Instant) {
+    /// The same of what was answered.
+    pub fn exit(mut self, exit: Exit) {
         if let Some(leave) = self.leave.take() {
-            leave(outcome, now);
+            leave(exit);
         }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.leave.is_some() {
-            self.end(Some(Cause::CallerLeft), Instant::now());
+        if let Some(leave) = self.leave.take() {
+            leave(Exit { outcome: Some(Cause::CallerLeft), now: Instant::now(), begun: Begun::Never });
         }
     }
 }
@@ -137,6 +161,7 @@ impl fmt::Debug for Pass {
 /// The way through a list of gates, one after the other. Dropped, it leaves those that it passed, and waits no more.
 #[derive(Default)]
 pub struct Passage {
+    at_once: bool,
     passed: Vec<Pass>,
     /// How many are behind it, those that stand open too.
     behind: usize,
@@ -145,6 +170,11 @@ pub struct Passage {
 }
 
 impl Passage {
+    /// `at_once`: of an attempt beside others.
+    pub fn new(at_once: bool) -> Self {
+        Self { at_once, ..Self::default() }
+    }
+
     /// Enter the gates ahead, until one refuses or makes us wait. `who` calls.
     pub fn poll(&mut self, cx: &mut Context<'_>, shared: &Shared, names: &[Arc<str>], who: &str) -> Poll<Result<(), Refusal>> {
         while let Some(name) = names.get(self.behind) {
@@ -154,7 +184,11 @@ impl Passage {
                 ready!(timer.as_mut().poll(cx));
                 self.delayed.take().map(|(_, pass)| Ok(pass))
             } else {
-                match shared.gate(name).map(|gate| gate.enter(Instant::now(), fastrand::f64(), who)) {
+                let (now, chance) = (Instant::now(), fastrand::f64());
+                let enter = |gate: Arc<dyn Gate>| {
+                    if self.at_once { gate.enter_at_once(now, chance, who) } else { gate.enter(now, chance, who) }
+                };
+                match shared.gate(name).map(enter) {
                     None => None,
                     Some(Entered::Passed(pass)) => Some(Ok(pass)),
                     Some(Entered::Refused(refusal)) => Some(Err(refusal)),
@@ -180,13 +214,13 @@ impl Passage {
         self.passed.iter().chain(self.delayed.iter().map(|(_, pass)| pass)).filter_map(|pass| pass.hit.clone()).collect()
     }
 
-    /// What was let through has ended, or needs to go on no more.
-    pub fn leave(&mut self, outcome: Option<Cause>) {
+    /// What was let through has ended, or needs to go on no more. `begun`: when its answer did.
+    pub fn leave(&mut self, outcome: Option<Cause>, begun: Begun) {
         self.wait = None;
         self.passed.extend(self.delayed.take().map(|(_, pass)| pass));
         if !self.passed.is_empty() {
             let now = Instant::now();
-            self.passed.drain(..).for_each(|pass| pass.leave(outcome, now));
+            self.passed.drain(..).for_each(|pass| pass.exit(Exit { outcome, now, begun }));
         }
     }
 }

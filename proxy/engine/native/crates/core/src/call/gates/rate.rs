@@ -115,10 +115,10 @@ impl Gate for Rate {
             }
             state.inside += 1;
         }
-        Entered::Passed(Pass::new(move |outcome, _| {
+        Entered::Passed(Pass::new(move |exit| {
             let mut state = self.lock();
             state.inside -= 1;
-            state.left.count(outcome);
+            state.left.count(exit.outcome);
         }))
     }
 

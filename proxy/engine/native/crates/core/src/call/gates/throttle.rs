@@ -98,13 +98,13 @@ impl Gate for Throttle {
             }
             state.inside += 1;
         }
-        Entered::Passed(Pass::new(move |outcome, now| {
+        Entered::Passed(Pass::new(move |exit| {
             let mut state = self.lock();
             state.inside -= 1;
-            state.left.count(outcome);
+            state.left.count(exit.outcome);
             if let Some((_, window)) = state.spec {
-                state.now(now.saturating_duration_since(self.begin), window);
-                state.count(!outcome.is_some_and(|cause| NOT_ACCEPTED.contains(&cause)));
+                state.now(exit.now.saturating_duration_since(self.begin), window);
+                state.count(!exit.outcome.is_some_and(|cause| NOT_ACCEPTED.contains(&cause)));
             }
         }))
     }
