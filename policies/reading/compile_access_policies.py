@@ -12,7 +12,7 @@ from policies.reading.compile_authorizers import external_authorizers
 from policies.reading.compile_tokens import token_condition, token_issuers
 from policies.reading.construct import Place
 from policies.reading.documents import Document
-from policies.reading.findings import Findings
+from policies.reading.findings import Findings, Spot
 from policies.rules.access import KNOWN_VERBS
 from policies.rules.access_policies import (
     MODES,
@@ -115,9 +115,7 @@ class PolicyReader:
         self._namespace = own_namespace
         self._trust_domain = own_trust_domain
         self._findings = findings
-
-    def _fault(self, place: Place, problem: str) -> None:
-        self._findings.fault(self._document, place, problem)
+        self._spot = Spot(document, findings)
 
     def read(self, policy: own_schema.AccessPolicy, into: PolicySet) -> None:
         """Adds a policy to those before it."""
@@ -128,7 +126,7 @@ class PolicyReader:
         self._issuers(policy.spec, into)
         self._authorizers(policy.spec, into)
         if len(policy.spec.rules) + len(into.by_name) > MAX_RULES:
-            self._fault(_RULES, f"has too many rules (expected at most {MAX_RULES} in all policies)")
+            self._spot.fault(_RULES, f"has too many rules (expected at most {MAX_RULES} in all policies)")
             return
         seen: dict[str, int] = {}
         for number, rule in enumerate(policy.spec.rules):
@@ -136,10 +134,10 @@ class PolicyReader:
             self._name((*place, "name"), rule.name)
             if rule.name in seen:
                 line = self._document.line_of((*_RULES, seen[rule.name]))
-                self._fault((*place, "name"), f"{rule.name} is named again (first on line {line})")
+                self._spot.fault((*place, "name"), f"{rule.name} is named again (first on line {line})")
             elif rule.name in into.by_name:
                 text = f"takes the place of the rule {rule.name} at {into.lines[rule.name]}"
-                self._findings.warn(self._document, (*place, "name"), text)
+                self._spot.warn((*place, "name"), text)
             seen[rule.name] = number
             into.lines[rule.name] = f"{self._document.path}:{self._document.line_of(place)}"
             into.by_name[rule.name] = self.rule(place, rule, name, into)
@@ -150,36 +148,38 @@ class PolicyReader:
     def _name(self, place: Place, name: str) -> None:
         if _NAME.fullmatch(name) is None:
             said = f"`{name}` can't be a name" if name else "is missing"
-            self._fault(place, f"{said} (expected up to 128 letters, digits, '.', '_' or '-')")
+            self._spot.fault(place, f"{said} (expected up to 128 letters, digits, '.', '_' or '-')")
 
     def _default(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
         """Later policies may tighten the default; to loosen it takes `override`."""
         place: Place = ("spec", "default")
         is_allow = spec.default == "allow"
         if into.default_allow is False and is_allow and not spec.override:
-            self._fault(place, "allow would loosen the default of an earlier policy (write override: true)")
+            self._spot.fault(
+                place, "allow would loosen the default of an earlier policy (write override: true)"
+            )
             return
         if into.default_allow and not is_allow:
             text = "deny takes the place of allow, the default of an earlier policy"
-            self._findings.warn(self._document, place, text)
+            self._spot.warn(place, text)
         into.default_allow = is_allow
 
     def _aliases(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
         for number, domain in enumerate(spec.trust_domain_aliases):
             if _TRUST_DOMAIN.fullmatch(domain) is None:
                 problem = f"`{domain}` is not a trust domain (expected a-z, 0-9, dot, dash, underscore)"
-                self._fault(("spec", "trustDomainAliases", number), problem)
+                self._spot.fault(("spec", "trustDomainAliases", number), problem)
             into.aliases.add(domain)
 
     def _issuers(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
         """Those of earlier policies stay; of the same issuer there is one."""
         folder = Path(self._document.path).parent
-        for number, one in enumerate(token_issuers(spec.jwt, folder, self._fault)):
+        for number, one in enumerate(token_issuers(spec.jwt, folder, self._spot.fault)):
             known = into.issuers.get(one.name)
             others = {each.keys.issuer for each in into.issuers.values() if each.name != one.name}
             if (known is not None and known != one) or one.keys.issuer in others:
                 text = "is not as an earlier policy has it (expected one entry for each issuer)"
-                self._fault(("spec", "jwt", number), text)
+                self._spot.fault(("spec", "jwt", number), text)
             into.issuers[one.name] = one
 
     def _authorizers(self, spec: own_schema.AccessPolicySpec, into: PolicySet) -> None:
@@ -187,7 +187,7 @@ class PolicyReader:
         for number, one in enumerate(external_authorizers(spec.authorizers, self._document, self._findings)):
             if into.authorizers.get(one.name, one) != one:
                 text = f"{one.name} is not as an earlier policy has it (expected another name)"
-                self._fault(("spec", "authorizers", number), text)
+                self._spot.fault(("spec", "authorizers", number), text)
             into.authorizers[one.name] = one
 
     def _asking(self, place: Place, rule: own_schema.PolicyRule, policy: str, into: PolicySet) -> PolicyRule:
@@ -196,7 +196,7 @@ class PolicyReader:
         if rule.authorizer not in into.authorizers:
             said = f"`{rule.authorizer}` is not in spec.authorizers" if rule.authorizer else "is missing"
             expected = f"expected one of {known}" if known else "expected an entry there, and its name here"
-            self._fault((*place, "authorizer"), f"{said} ({expected})")
+            self._spot.fault((*place, "authorizer"), f"{said} ({expected})")
         # What is wrong with its fields was told when they were read as an allow.
         unheard = PolicyReader(self._document, self._namespace, self._trust_domain, Findings())
         return replace(
@@ -209,15 +209,15 @@ class PolicyReader:
         if rule.action != "allow" and (rule.when.jwt is not None or rule.when.header):
             done = "denied" if rule.action == "deny" else "asked about"
             text = f"is chosen by callers: one that leaves it out is not {done} (expected an allow that asks for it)"
-            self._findings.warn(self._document, (*place, "when"), text)
+            self._spot.warn((*place, "when"), text)
         if rule.authorizer and rule.action != "authorize":
-            self._fault(
+            self._spot.fault(
                 (*place, "authorizer"), f"is beside action {rule.action} (expected action: authorize)"
             )
         methods = self._methods((*place, "to", "methods"), rule.to)
         texts = [*self._paths((*place, "to", "paths"), rule.to), *self._grpc((*place, "to", "grpc"), rule.to)]
         if len(texts) > MAX_TEMPLATES:
-            self._fault(
+            self._spot.fault(
                 (*place, "to"), f"names {len(texts)} paths (expected at most {MAX_TEMPLATES} in a rule)"
             )
         # A denial must hold for apps that take no notice of case; what is allowed is meant as it is written.
@@ -232,7 +232,7 @@ class PolicyReader:
             templates=numbers if texts or rule.to.grpc is not None else None,
             is_grpc=is_allow and rule.to.grpc is not None,
             headers=self.headers(place, rule.when.header, into),
-            token=token_condition(rule.when.jwt, (*place, "when", "jwt"), into.issuers, self._fault),
+            token=token_condition(rule.when.jwt, (*place, "when", "jwt"), into.issuers, self._spot.fault),
         )
 
     def _callers(self, place: Place, written: own_schema.From | str, *, is_allow: bool) -> Callers:
@@ -247,7 +247,7 @@ class PolicyReader:
         }
         for key, texts in lists.items():
             if self._document.has((*place, key)) and not texts:
-                self._fault((*place, key), "is empty (expected an entry, or leave it out)")
+                self._spot.fault((*place, key), "is empty (expected an entry, or leave it out)")
         means_own = is_allow and not written.principals
         own_namespace = (Pattern(self._namespace),) if means_own else ()
         own_domain = (Pattern(self._trust_domain),) if means_own and self._trust_domain is not None else ()
@@ -264,12 +264,12 @@ class PolicyReader:
             starts, ends = text.endswith("*"), text.startswith("*")
             inner = text[:-1] if starts else text[1:] if ends else text
             if not text or "*" in inner:
-                self._fault(
+                self._spot.fault(
                     (*place, number),
                     f"`{text}` is not a pattern (expected a text, or one with `*` at one end)",
                 )
             elif place[-1] == "principals" and not ends and not inner.startswith("spiffe://"):
-                self._fault(
+                self._spot.fault(
                     (*place, number),
                     f"`{text}` is not a SPIFFE ID (expected spiffe://DOMAIN/ns/NAMESPACE/APP)",
                 )
@@ -278,44 +278,42 @@ class PolicyReader:
 
     def _methods(self, place: Place, to: own_schema.To) -> frozenset[str]:
         if self._document.has(place) and not to.methods:
-            self._fault(place, "is empty (expected a verb, or leave it out)")
+            self._spot.fault(place, "is empty (expected a verb, or leave it out)")
         if to.methods and to.grpc is not None:
-            self._fault(place, "are verbs of HTTP, and the rule is for gRPC (expected one of both)")
+            self._spot.fault(place, "are verbs of HTTP, and the rule is for gRPC (expected one of both)")
         for number, verb in enumerate(to.methods):
             if verb != "*" and _VERB.fullmatch(verb) is None:
                 problem = (
                     f'`{verb}` is not a verb (expected upper case, such as {verb.upper() or "GET"}, or "*")'
                 )
-                self._fault((*place, number), problem)
+                self._spot.fault((*place, number), problem)
             elif verb != "*" and verb not in KNOWN_VERBS:
-                self._findings.warn(
-                    self._document, (*place, number), f"{verb} is not one of RFC 9110's verbs"
-                )
+                self._spot.warn((*place, number), f"{verb} is not one of RFC 9110's verbs")
         return frozenset() if "*" in to.methods else frozenset(to.methods)
 
     def _paths(self, place: Place, to: own_schema.To) -> list[str]:
         if self._document.has(place) and not to.paths:
-            self._fault(place, "is empty (expected a path, or leave it out)")
+            self._spot.fault(place, "is empty (expected a path, or leave it out)")
         for number, path in enumerate(to.paths):
             problem = fault_of_template(path)
             if problem is not None:
-                self._fault((*place, number), f"{path or '``'} {problem}")
+                self._spot.fault((*place, number), f"{path or '``'} {problem}")
         return list(to.paths)
 
     def _grpc(self, place: Place, to: own_schema.To) -> list[str]:
         if to.grpc is None:
             return []
         if to.paths:
-            self._fault(place, "is beside paths (expected one of both in a rule)")
+            self._spot.fault(place, "is beside paths (expected one of both in a rule)")
         if not to.grpc.services:
-            self._fault((*place, "services"), 'is missing (expected services such as shop.Cart, or "*")')
+            self._spot.fault((*place, "services"), 'is missing (expected services such as shop.Cart, or "*")')
         for number, service in enumerate(to.grpc.services):
             if not service or _SERVICE.fullmatch(service) is None:
                 problem = f"`{service}` is not a service (expected package.Service, or one that ends in `*`)"
-                self._fault((*place, "services", number), problem)
+                self._spot.fault((*place, "services", number), problem)
         for number, method in enumerate(to.grpc.methods):
             if method != "*" and _METHOD.fullmatch(method) is None:
-                self._fault(
+                self._spot.fault(
                     (*place, "methods", number), f'`{method}` is not a method (expected a name, or "*")'
                 )
         methods = [ONE if method == "*" else method for method in to.grpc.methods or ["*"]]
@@ -327,9 +325,9 @@ class PolicyReader:
         for name, values in wanted.items():
             spot: Place = (*place, "when", "header", name)
             if _FIELD.fullmatch(name) is None or name.lower() in _SECRET_HEADERS:
-                self._fault(spot, "is not a header for rules (expected another one)")
+                self._spot.fault(spot, "is not a header for rules (expected another one)")
             if not values or not all(value and value.isascii() for value in values):
-                self._fault(spot, "has no values (expected texts of ASCII)")
+                self._spot.fault(spot, "has no values (expected texts of ASCII)")
             made.append(HeaderCondition(name.lower().encode(), frozenset(value.encode() for value in values)))
         return tuple(into.headers.setdefault(one, len(into.headers)) for one in made)
 

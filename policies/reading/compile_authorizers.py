@@ -8,7 +8,7 @@ from typing import Final, get_args
 from policies.reading import own_schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
-from policies.reading.findings import Findings
+from policies.reading.findings import Findings, Spot
 from policies.reading.shown_urls import shown_url
 from policies.reading.urls import http_url
 from policies.rules.authorizers import AuthorizerKind, AuthorizerTls, ExternalAuthorizer
@@ -36,9 +36,11 @@ def external_authorizers(
     for number, one in enumerate(written):
         reader = _Reader(document, (*_AUTHORIZERS, number), findings)
         if _NAME.fullmatch(one.name) is None:
-            reader.fault("name", f"`{one.name}` can't be a name (expected letters, digits, '.', '_' or '-')")
+            reader.spot.fault(
+                "name", f"`{one.name}` can't be a name (expected letters, digits, '.', '_' or '-')"
+            )
         elif one.name in made:
-            reader.fault("name", f"{one.name} is named again")
+            reader.spot.fault("name", f"{one.name} is named again")
         made[one.name] = reader.read(one)
     return list(made.values())
 
@@ -50,12 +52,7 @@ class _Reader:
         self._document = document
         self._place = place
         self._findings = findings
-
-    def fault(self, key: str, problem: str) -> None:
-        self._findings.fault(self._document, (*self._place, key), problem)
-
-    def _warn(self, key: str, text: str) -> None:
-        self._findings.warn(self._document, (*self._place, key), text)
+        self.spot = Spot(document, findings, place)
 
     def read(self, one: own_schema.Authorizer) -> ExternalAuthorizer:
         named: dict[AuthorizerKind, str] = {
@@ -63,19 +60,21 @@ class _Reader:
         }
         if len(named) != 1:
             said = f"names {' and '.join(named)}" if named else "names nobody to ask"
-            self.fault("name", f"{said} (expected one of grpc, http and opa)")
+            self.spot.fault("name", f"{said} (expected one of grpc, http and opa)")
         kind, target = next(iter(named.items()), ("grpc", ""))
         host, is_tls = self._host(kind, target)
         if one.tls is not None and kind != "grpc" and not is_tls:
-            self.fault("tls", "is for https (expected such a URL)")
+            self.spot.fault("tls", "is for https (expected such a URL)")
         is_tls = is_tls or one.tls is not None
         if target and host not in _LOOPBACK and not is_tls:
             text = f"`{shown_url(target)}` is asked in plaintext: whoever is on the way can read what is told, and change the answer"
-            self._warn(kind, text)
+            self.spot.warn(kind, text)
         if one.fail_open:
-            self._warn("failOpen", "lets calls by while it gives no answer")
+            self.spot.warn("failOpen", "lets calls by while it gives no answer")
         if one.to_app and kind != "http":
-            self.fault("toApp", f"is for http alone: an answer by {kind} says itself what the app is given")
+            self.spot.fault(
+                "toApp", f"is for http alone: an answer by {kind} says itself what the app is given"
+            )
         return ExternalAuthorizer(
             name=one.name,
             kind=kind,
@@ -93,11 +92,13 @@ class _Reader:
         if kind == "grpc":
             found = _HOST_PORT.fullmatch(target)
             if target and (found is None or not 0 < int(found[1]) <= 65_535):
-                self.fault(kind, f"`{shown_url(target)}` is not an address (expected HOST:PORT)")
+                self.spot.fault(kind, f"`{shown_url(target)}` is not an address (expected HOST:PORT)")
             return target.rpartition(":")[0].strip("[]"), False
         parts = http_url(target)
         if parts is None or parts.query:
-            self.fault(kind, f"`{shown_url(target)}` is not a URL (expected http://HOST:PORT/PATH, or https)")
+            self.spot.fault(
+                kind, f"`{shown_url(target)}` is not a URL (expected http://HOST:PORT/PATH, or https)"
+            )
             return "", True
         return parts.hostname or "", parts.scheme == "https"
 
@@ -110,14 +111,13 @@ class _Reader:
     def _fields(self, key: str, names: Sequence[str]) -> frozenset[str]:
         for number, name in enumerate(names):
             if _FIELD.fullmatch(name) is None or name == "*":
-                place = (*self._place, key, number)
-                self._findings.fault(self._document, place, f"`{name}` is not the name of a header")
+                self.spot.fault((key, number), f"`{name}` is not the name of a header")
         return frozenset(name.lower() for name in names)
 
     def _cache(self, one: own_schema.Authorizer, kind: AuthorizerKind) -> float:
         length_s = self._length("cache", one.cache, MAX_CACHE_S) if one.cache else 0.0
         if length_s and one.headers is None and kind != "http":
-            self._warn(
+            self.spot.warn(
                 "cache", "serves little while all headers are told, of which some differ (expected headers)"
             )
         return length_s
@@ -126,7 +126,7 @@ class _Reader:
         found = self._findings.duration(self._document, (*self._place, key), text)
         if found is None or 0.001 <= found <= most_s:
             return found or 0.0
-        self.fault(key, f"`{text}` is out of range (expected 1ms to {most_s:g}s)")
+        self.spot.fault(key, f"`{text}` is out of range (expected 1ms to {most_s:g}s)")
         return 0.0
 
     def _tls(self, tls: own_schema.AuthorizerTls | None) -> AuthorizerTls:
@@ -134,7 +134,5 @@ class _Reader:
             return AuthorizerTls()
         file = str(Path(self._document.path).parent / tls.ca_file) if tls.ca_file else ""
         if file and not Path(file).is_file():
-            self._findings.fault(
-                self._document, (*self._place, "tls", "caFile"), f"file {file} does not exist"
-            )
+            self.spot.fault(("tls", "caFile"), f"file {file} does not exist")
         return AuthorizerTls(ca_file=file, server_name=tls.server_name)

@@ -7,7 +7,7 @@ from policies.reading import schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
 from policies.reading.effects import HTTP_ENDPOINT, warn_of_nothing
-from policies.reading.findings import Findings
+from policies.reading.findings import Findings, Spot
 from policies.reading.shown_urls import shown_url
 from policies.reading.variables import NO_SECRETS, read_variable
 from policies.rules.http_endpoints import ClientTls, HttpEndpoint, Url, UrlError, parse_url
@@ -51,10 +51,7 @@ class _Reader:
     def __init__(self, document: Document, env: Mapping[str, str], findings: Findings) -> None:
         self._document = document
         self._env = env
-        self._findings = findings
-
-    def _fault(self, place: Place, problem: str, *, is_lenient: bool = False) -> None:
-        self._findings.fault(self._document, place, problem, is_lenient=is_lenient)
+        self._spot = Spot(document, findings)
 
     def endpoint(self, resource: schema.HttpEndpoint) -> HttpEndpoint | None:
         """None where it can't be used; then there is a fault."""
@@ -62,7 +59,7 @@ class _Reader:
         if _APP_ID.fullmatch(name) is None:
             said = f"`{name}` can't be called" if name else "is missing"
             problem = f"{said} (expected 1 to 64 letters, digits, '-' or '_', as in an app-id)"
-            self._fault(("metadata", "name"), problem)
+            self._spot.fault(("metadata", "name"), problem)
             return None
         url = self._url(resource.spec.base_url)
         headers = self._headers(resource.spec.headers)
@@ -70,7 +67,7 @@ class _Reader:
         if url is None:
             return None
         if url.scheme == "http" and self._document.has(_CLIENT_TLS):
-            self._fault(_CLIENT_TLS, "is for https, and baseUrl is http", is_lenient=True)
+            self._spot.fault(_CLIENT_TLS, "is for https, and baseUrl is http", is_lenient=True)
         return HttpEndpoint(name=name, url=url, headers=headers, tls=tls)
 
     def _url(self, text: str) -> Url | None:
@@ -78,7 +75,7 @@ class _Reader:
             return parse_url(text)
         except UrlError as error:
             problem = f"`{shown_url(text)}` can't be used: {error} (expected one such as https://api.example.com/v1)"
-            self._fault(("spec", "baseUrl"), problem)
+            self._spot.fault(("spec", "baseUrl"), problem)
             return None
 
     def _headers(self, headers: Sequence[schema.EndpointHeader]) -> tuple[tuple[bytes, bytes], ...]:
@@ -88,14 +85,16 @@ class _Reader:
             name = header.name.lower()
             if _FIELD.fullmatch(name) is None:
                 problem = f"`{header.name}` is not a header's name (expected letters, digits and dashes)"
-                self._fault((*place, "name"), problem)
+                self._spot.fault((*place, "name"), problem)
             elif name in _NOT_SET or name.startswith(("dapr-", "postern-")):
                 problem = f"{header.name} is not for an endpoint to set (expected another header)"
-                self._fault((*place, "name"), problem, is_lenient=True)
+                self._spot.fault((*place, "name"), problem, is_lenient=True)
             else:
                 value = self._text(place, header.value, header.env_ref, header.secret_key_ref).strip(" \t")
                 if _BAD_VALUE.search(value) is not None:
-                    self._fault((*place, "value"), "holds control characters (expected one line of text)")
+                    self._spot.fault(
+                        (*place, "value"), "holds control characters (expected one line of text)"
+                    )
                 else:
                     made.append((name.encode(), value.encode()))
         return tuple(made)
@@ -103,7 +102,7 @@ class _Reader:
     def _tls(self, tls: schema.ClientTls) -> ClientTls:
         if tls.renegotiation not in ("", "Never"):
             place: Place = (*_CLIENT_TLS, "renegotiation")
-            self._findings.warn(self._document, place, "is taken as Never: TLS is not renegotiated")
+            self._spot.warn(place, "is taken as Never: TLS is not renegotiated")
         made = ClientTls(
             root_ca=self._pem("rootCA", tls.root_ca),
             certificate=self._pem("certificate", tls.certificate),
@@ -111,7 +110,7 @@ class _Reader:
         )
         if bool(made.certificate) != bool(made.private_key):
             has, lacks = ("certificate", "privateKey")[:: 1 if made.certificate else -1]
-            self._fault(_CLIENT_TLS, f"has a {has} without a {lacks} (expected both, or neither)")
+            self._spot.fault(_CLIENT_TLS, f"has a {has} without a {lacks} (expected both, or neither)")
         elif made != ClientTls():
             self._check(made)
         return made
@@ -128,7 +127,7 @@ class _Reader:
             problems["privateKey"] = fault_of_key(tls.private_key, tls.certificate)
         for name, problem in problems.items():
             if problem is not None:
-                self._fault((*_CLIENT_TLS, name), problem)
+                self._spot.fault((*_CLIENT_TLS, name), problem)
 
     def _pem(self, name: str, part: schema.TlsPart) -> bytes:
         return self._text((*_CLIENT_TLS, name), part.value, part.env_ref, part.secret_key_ref).encode()
@@ -136,11 +135,11 @@ class _Reader:
     def _text(self, place: Place, value: str, env_ref: str, secret: object) -> str:
         """The value that is written, or the environment's."""
         if secret is not None:
-            self._fault((*place, "secretKeyRef"), NO_SECRETS)
+            self._spot.fault((*place, "secretKeyRef"), NO_SECRETS)
             return ""
         if not env_ref or value:
             return value
         found, problem = read_variable(env_ref, self._env, kind="HTTPEndpoints")
         if problem is not None:
-            self._fault((*place, "envRef"), problem)
+            self._spot.fault((*place, "envRef"), problem)
         return found

@@ -11,7 +11,7 @@ import yaml
 from policies.reading import schema
 from policies.reading.construct import Place, text_of
 from policies.reading.documents import Document
-from policies.reading.findings import Findings
+from policies.reading.findings import Findings, Spot
 from policies.reading.loader import Loader
 from policies.reading.shown_urls import shown_url
 from policies.reading.urls import http_url
@@ -33,22 +33,18 @@ class Settings:
         self, document: Document, component: schema.Component, env: Mapping[str, str], findings: Findings
     ) -> None:
         self.name = component.metadata.name
-        self._document = document
         self._env = env
-        self._findings = findings
+        self._spot = Spot(document, findings)
         self._items: dict[str, tuple[Place, schema.NameValue]] = {}
         self._known: dict[str, str] = {}
         if _NAME.fullmatch(self.name) is None:
             problem = f"`{self.name}` can't be used (expected letters, digits, '.', '_' or '-')"
-            self._fault(("metadata", "name"), problem)
+            self._spot.fault(("metadata", "name"), problem)
         for number, item in enumerate(component.spec.metadata):
             place = (*_METADATA, number)
             if item.name.lower() in self._items:
-                self._fault((*place, "name"), f"`{item.name}` is there already (expected one of a name)")
+                self._spot.fault((*place, "name"), f"`{item.name}` is there already (expected one of a name)")
             self._items[item.name.lower()] = (place, item)
-
-    def _fault(self, place: Place, problem: str, *, is_lenient: bool = False) -> None:
-        self._findings.fault(self._document, place, problem, is_lenient=is_lenient)
 
     def _place(self, *names: str) -> Place:
         found = next((self._items[name.lower()] for name in names if name.lower() in self._items), None)
@@ -56,13 +52,13 @@ class Settings:
 
     def fault(self, name: str, problem: str, *aliases: str) -> None:
         """Something is wrong with a setting, or with its absence."""
-        self._fault(self._place(name, *aliases), problem)
+        self._spot.fault(self._place(name, *aliases), problem)
 
     def _find(self, names: tuple[str, ...]) -> tuple[Place, schema.NameValue] | None:
         self._known |= {name.lower(): name for name in names}
         found = [self._items[name.lower()] for name in names if name.lower() in self._items]
         if len(found) > 1:
-            self._fault((*found[1][0], "name"), f"`{' and '.join(names)}` are two names of one setting")
+            self._spot.fault((*found[1][0], "name"), f"`{' and '.join(names)}` are two names of one setting")
         return found[0] if found else None
 
     def raw(self, name: str) -> object:
@@ -80,16 +76,16 @@ class Settings:
 
     def _value(self, place: Place, item: schema.NameValue) -> str:
         if item.secret_key_ref is not None:
-            self._fault((*place, "secretKeyRef"), NO_SECRETS)
+            self._spot.fault((*place, "secretKeyRef"), NO_SECRETS)
             return "?"
         if item.env_ref:
             value, problem = read_variable(item.env_ref, self._env, kind="components")
             if problem is not None:
-                self._fault((*place, "envRef"), problem)
+                self._spot.fault((*place, "envRef"), problem)
                 return "?"
             return value
         if isinstance(item.value, dict | list):
-            self._fault((*place, "value"), "is not text (expected one value)")
+            self._spot.fault((*place, "value"), "is not text (expected one value)")
             return "?"
         return _text(item.value)
 
@@ -124,7 +120,7 @@ class Settings:
             problem = (
                 f"`{shown_url(text)}` is not https: whoever is on the way can read and change what is sent"
             )
-            self._findings.warn(self._document, self._place(name, *aliases), problem)
+            self._spot.warn(self._place(name, *aliases), problem)
         return text
 
     def choice(self, name: str, choices: Mapping[str, ChoiceT], *, default: str) -> ChoiceT:
@@ -170,7 +166,7 @@ class Settings:
                 close = difflib.get_close_matches(lowered, self._known, n=1, cutoff=0.6)
                 meant = [self._known[one] for one in close] or sorted(self._known.values())
                 hint = f"did you mean {meant[0]}?" if close else f"expected {', '.join(meant)}"
-                self._fault((*place, "name"), f"unknown setting `{item.name}` ({hint})", is_lenient=True)
+                self._spot.fault((*place, "name"), f"unknown setting `{item.name}` ({hint})", is_lenient=True)
 
 
 def _text(value: object) -> str:

@@ -56,3 +56,22 @@ class Findings(Struct):
         except DurationError as error:
             self.fault(document, place, str(error))
             return None
+
+
+class Spot(Struct, frozen=True):
+    """A place in a document, below which a reader notes what it finds."""
+
+    document: Document
+    findings: Findings
+    place: Place = ()
+
+    def fault(self, below: str | Place, problem: str, *, is_lenient: bool = False) -> None:
+        """Note a fault at a field below."""
+        self.findings.fault(self.document, self._at(below), problem, is_lenient=is_lenient)
+
+    def warn(self, below: str | Place, text: str) -> None:
+        """Note at a field below what the author should know."""
+        self.findings.warn(self.document, self._at(below), text)
+
+    def _at(self, below: str | Place) -> Place:
+        return (*self.place, below) if isinstance(below, str) else (*self.place, *below)

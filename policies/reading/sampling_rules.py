@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from policies.reading import schema
 from policies.reading.construct import Place
 from policies.reading.documents import Document
-from policies.reading.findings import Findings
+from policies.reading.findings import Findings, Spot
 from policies.rules.configuration import SamplingRule
 
 #: An app-id, or `app-id.namespace`.
@@ -52,24 +52,22 @@ class _Reader:
         self._document = document
         self._place = place
         self._findings = findings
-
-    def _fault(self, key: str, problem: str) -> None:
-        self._findings.fault(self._document, (*self._place, key), problem)
+        self._spot = Spot(document, findings, place)
 
     def read(self, rule: schema.TracingRule) -> SamplingRule:
         """The rule, with what of it is wrong told."""
         if rule.target and APP.fullmatch(rule.target) is None:
-            self._fault(
+            self._spot.fault(
                 "target",
                 f"`{rule.target}` is not a callee (expected an app-id, app-id.namespace or an HTTPEndpoint)",
             )
         if rule.method and (not rule.method.startswith("/") or len(rule.method) > 256):
-            self._fault(
+            self._spot.fault(
                 "method",
                 f"`{rule.method[:64]}` is not a path template (expected one such as /orders/{{*}} or /shop.Cart/{{**}})",
             )
         if rule.verb and _VERB.fullmatch(rule.verb) is None:
-            self._fault("verb", f"`{rule.verb}` is not a verb (expected one such as GET, in upper case)")
+            self._spot.fault("verb", f"`{rule.verb}` is not a verb (expected one such as GET, in upper case)")
         rate = compile_rate(
             self._document, (*self._place, "samplingRate"), rule.sampling_rate, self._findings
         )
@@ -90,22 +88,24 @@ class _Reader:
         except ValueError:
             per_s = math.nan
         if not 0 < per_s <= _MAX_PER_S:
-            self._fault("maxPerSecond", f"`{text}` is not a number of traces (expected more than 0)")
+            self._spot.fault("maxPerSecond", f"`{text}` is not a number of traces (expected more than 0)")
         return per_s
 
     def _headers(self, written: dict[str, list[str]]) -> tuple[tuple[bytes, frozenset[bytes]], ...]:
         if len(written) > MAX_HEADERS:
-            self._fault("header", f"names {len(written)} headers (expected at most {MAX_HEADERS})")
+            self._spot.fault("header", f"names {len(written)} headers (expected at most {MAX_HEADERS})")
         found: dict[bytes, frozenset[bytes]] = {}
         for name, values in written.items():
             if _FIELD.fullmatch(name) is None or name.lower() in _SECRET_HEADERS:
-                self._fault(
+                self._spot.fault(
                     "header",
                     f"`{name}` cannot be asked for (expected the name of a header that holds no secret)",
                 )
                 continue
             if not 0 < len(values) <= _MAX_VALUES or not all(value.isascii() for value in values):
-                self._fault("header", f"{name} has no values to fit (expected 1 to {_MAX_VALUES}, in ASCII)")
+                self._spot.fault(
+                    "header", f"{name} has no values to fit (expected 1 to {_MAX_VALUES}, in ASCII)"
+                )
                 continue
             found[name.lower().encode()] = frozenset(value.encode() for value in values)
         return tuple(found.items())
