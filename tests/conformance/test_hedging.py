@@ -184,7 +184,10 @@ async def test_request_that_is_too_large_to_keep_is_sent_once(engine: str) -> No
     app = Answers(None)
     async with hedged(engine, app, NOW, replay_bytes=3, total_s=0.5) as (node, port):
         assert (await asked(port, body=b"four"))[0] == 504
-        assert len((await node.seen.outcome()).attempts) == 1
+        await node.seen.outcome()
+    assert app.bodies == [
+        b"four"
+    ]  # another attempt may have begun while the first still connected: it is ended before it has any
 
 
 async def test_caller_that_leaves_cancels_all(engine: str) -> None:
