@@ -339,6 +339,7 @@ async def test_foreign_trust_domain_is_let_in_once_a_policy_names_it(
     rules = mesh.write("shop.yaml", naming(("front", "public")))
     to_shop = mesh.write("front.yaml", naming(("shop", "shop.example")))
     abroad = ("--trust-domain", "shop.example", "--config", str(rules), "--engine", engine)
+    await mesh.start_sentry()  # whose authority the stranger's certificate is made with
     async with asyncio.TaskGroup() as starting:
         shop = starting.create_task(mesh.sidecar("shop", app=http_app, flags=abroad))
         front = starting.create_task(
