@@ -1,4 +1,4 @@
-"""`postern bundle`: an archive for whoever helps: checks, versions, what each sidecar says, its files and log; no secrets, no keys."""
+"""`postern bundle`: an archive for whoever helps: checks, versions, what sidecars say and keep, their files and logs; no secrets."""
 
 import asyncio
 import io
@@ -18,6 +18,7 @@ from proxy.cli.config import shown
 from proxy.cli.errors import CliError
 from proxy.cli.fleet import SidecarAnswer, ask, entries, root_of
 from proxy.cli.listing import extended
+from proxy.cli.log_sources import Opened, Source
 from proxy.cli.options import RuntimePath
 from proxy.cli.redaction import redact, redact_text
 from proxy.cli.tables import put, tell
@@ -30,7 +31,14 @@ _LOG_LINES: Final = 500  # of each file: a few minutes of a busy sidecar
 _LINE_CHARS: Final = 4_096
 _TAIL_BYTES: Final = 4 << 20  # that are read of a log
 _FILE_BYTES: Final = 1 << 20  # of each member: an archive is sent by mail
-_PAGES: Final = ("status", "metadata", "endpoints")
+_PAGES: Final = {
+    "status": "/status",
+    "metadata": "/metadata",
+    "endpoints": "/endpoints",
+    "dump": "/postern/v1/dump",
+    "edges": "/postern/v1/edges",
+    "traces": "/postern/v1/traces",
+}
 _README: Final = """What `postern bundle` packed. Tokens, keys, passwords, values of headers, of variables and of components' settings are
 replaced by (removed), and so is what looks like a token. No certificate and no private key is in here. What apps wrote themselves
 (app.log) is theirs: its last lines are here where `postern run` keeps them in a file, unless --no-app-logs was given.
@@ -94,7 +102,9 @@ async def gather(root: Path, *, app_logs: bool = True) -> tuple[Member, ...]:
         listed = ()
     async with asyncio.TaskGroup() as tasks:
         checking = tasks.create_task(look(Scope(root=root)))
-        asking = {page: tasks.create_task(ask(listed, f"/{page}", timeout_s=_ASK_S)) for page in _PAGES}
+        asking = {
+            page: tasks.create_task(ask(listed, target, timeout_s=_ASK_S)) for page, target in _PAGES.items()
+        }
         measuring = [tasks.create_task(_metrics(entry)) for entry in listed]
         showing = tasks.create_task(shown(listed))
     found = checking.result()
@@ -113,7 +123,10 @@ async def gather(root: Path, *, app_logs: bool = True) -> tuple[Member, ...]:
         told = extended(asking["metadata"].result()[number])
         settings = showing.result()[number]["settings"]
         members += await asyncio.to_thread(_documents, settings, folder)
-        members += await asyncio.to_thread(_log, told.get("daprdLogPath", ""), f"{folder}/sidecar.log")
+        if file := told.get("daprdLogPath", ""):
+            members += await asyncio.to_thread(_log, file, f"{folder}/sidecar.log")
+        else:
+            members.append(await _kept_log(entry, f"{folder}/sidecar.log"))
         if app_logs:
             path = _app_log(told.get("appLogPath", ""), entry.app_id)
             members += await asyncio.to_thread(_log, path, f"{folder}/app.log")
@@ -188,7 +201,20 @@ def _log(path: str, name: str) -> list[Member]:
             text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
     except OSError as error:
         return [_text(name, f"{path}: {error.strerror}")]
-    return [_text(name, "\n".join(line[:_LINE_CHARS] for line in text.splitlines()[-_LOG_LINES:]))]
+    return [_text(name, _last(text.splitlines()))]
+
+
+async def _kept_log(entry: Entry, name: str) -> Member:
+    """The last lines of a sidecar that logs into no file."""
+    try:
+        lines, _ = await Opened(Source(entry=entry, kind="sidecar", path=None)).history()
+    except CliError as error:
+        return _text(name, str(error))
+    return _text(name, _last(lines))
+
+
+def _last(lines: Sequence[str]) -> str:
+    return "\n".join(line[:_LINE_CHARS] for line in lines[-_LOG_LINES:])
 
 
 def _safe(name: str) -> str:

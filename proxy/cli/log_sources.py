@@ -60,7 +60,7 @@ async def sources_of(found: Sequence[Entry], kinds: Sequence[Kind] = ("app", "si
                 made.problems.append(
                     f"{entry.app_id} ({entry.pid}): no lines of its {kind}: {answered.problem}"
                 )
-            else:
+            elif entry.app_port or entry.app_pid:
                 made.unkept.append(entry)
     return made
 

@@ -135,7 +135,8 @@ def _details(told: Told) -> Iterator[tuple[str, str]]:
             yield "identity", f"{role} {told['peer'] or 'not proven'}{state[told['mtls']] if is_end else ''}"
         if told["decision"]:
             is_denied = told.get("cause") == "denied" or "action=deny" in told["decision"]
-            yield "access", f"{'denied' if is_denied else 'allowed'}: {told['decision']}"
+            verdict = "denied: " if is_denied else "allowed: " if is_end else ""  # a request does not tell
+            yield "access", f"{verdict}{told['decision']}"
         if told["policies"]:
             yield "policies", ", ".join(told["policies"])
     if is_end:

@@ -194,7 +194,7 @@ function details(call) {
   const rows = [
     ["Seen by", `${call.app}'s sidecar, ${call.direction}`],
     [role, `${call.peer || "not proven"}, ${lock}`],
-    ["Access", call.decision ? `${call.cause === "denied" ? "denied" : "allowed"}: ${call.decision}` : "no rule was asked"],
+    ["Access", call.decision ? `${call.event !== "end" ? "" : call.cause === "denied" ? "denied: " : "allowed: "}${call.decision}` : "no rule was asked"],
     ["Policies", call.policies?.join(", ") || "none"],
     ...(call.tried ?? []).map((/** @type {any} */ one, /** @type {number} */ at) => [`Attempt ${call.attempts - call.tried.length + at + 1}`, `${one.endpoint || "no endpoint"} ${[one.cause, one.grpc_code ?? one.status, one.detail].filter(Boolean).join(" ")}, ${us(one.took_us)}`]),
     ...(call.event === "end"

@@ -53,7 +53,10 @@ async def test_archive_holds_what_helps_and_no_secret(secured: Commands) -> None
     assert code == 0, output
     held = _held(path)
     folder = next(name.partition("/")[0] for name in held if name.startswith("cart.default-"))
-    pages = ("status.json", "metadata.json", "endpoints.json", "config.json", "metrics.txt", "sidecar.log")
+    pages = (
+        *("status.json", "metadata.json", "endpoints.json", "dump.json", "edges.json", "traces.json"),
+        *("config.json", "metrics.txt", "sidecar.log"),
+    )
     assert {f"{folder}/{page}" for page in pages} < set(held)
     assert {"README.txt", "version.txt", "check.txt", "check.json"} < set(held)
     assert f"{folder}/configuration/0-c.yaml" in held
@@ -65,6 +68,18 @@ async def test_archive_holds_what_helps_and_no_secret(secured: Commands) -> None
         assert SECRET not in text, name
         assert "PRIVATE KEY" not in text, name
         assert name in output
+
+
+async def test_log_of_a_sidecar_without_a_file_is_what_it_keeps(commands: Commands) -> None:
+    await commands.mesh.sidecar("cart")
+    path = commands.folder / "b.tar.gz"
+    code, output = await commands.done("bundle", "-o", str(path))
+    assert code == 0, output
+    held = _held(path)
+    (log,) = [text for name, text in held.items() if name.endswith("/sidecar.log")]
+    assert 'msg="listening"' in log
+    (dump,) = [text for name, text in held.items() if name.endswith("/dump.json")]
+    assert "retryBudgets" in dump
 
 
 def _held(path: Path) -> dict[str, str]:

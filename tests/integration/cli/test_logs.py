@@ -10,7 +10,8 @@ LISTENING = "listening on"
 
 
 async def test_logs_of_several_sidecars_by_hand_come_in_the_order_of_time(commands: Commands) -> None:
-    cart = await commands.mesh.sidecar("cart", flags=("--insecure-plaintext",))
+    app = await commands.mesh.http_app()
+    cart = await commands.mesh.sidecar("cart", app=app, flags=("--insecure-plaintext",))
     await commands.mesh.sidecar("web", flags=("--insecure-plaintext", "--log-as-json"))
     code, output = await commands.done("logs", "web", "cart")
     assert code == 0, output
@@ -21,6 +22,7 @@ async def test_logs_of_several_sidecars_by_hand_come_in_the_order_of_time(comman
     starting = [line for line in lines if '"listening"' in line]
     assert [line.split(" | ")[0].strip() for line in starting] == ["cart", "web"]
     assert "cart: what its app writes is kept nowhere" in output
+    assert "web: what its app writes" not in output  # it has none
 
     code, output = await commands.done("logs", "cart", "--sidecar", "--tail", "1")
     assert (code, len(output.splitlines()), output.strip() in cart.process.output) == (0, 1, True)
@@ -109,4 +111,5 @@ async def test_app_of_a_run_file_without_a_command_has_no_log(commands: Commands
     await running.line("sidecar on")
     code, output = await commands.done("logs", "stranger")
     assert (code, "level=info" in output, "No such file" in output) == (0, True, False)
+    assert "what its app writes" not in output
     await running.end()

@@ -73,6 +73,7 @@ def test_request_shows_identity_rule_and_trace_where_wide() -> None:
     _, *details = render(request_event(), is_wide=True)
     assert [line.split()[0] for line in details] == ["identity", "access", "trace"]
     assert details[0].endswith("callee spiffe://public/ns/shop/web")
+    assert "allowed" not in details[1]  # what becomes of it is told at its end
 
 
 async def test_answer_that_ends_soon_has_no_line_of_its_own() -> None:
