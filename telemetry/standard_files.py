@@ -4,6 +4,7 @@ read or written to it what is meant for those.
 
 import os
 import sys
+from typing import IO, Any
 
 
 def hold_standard_files() -> None:
@@ -25,16 +26,16 @@ def finish_output(command: str, code: int) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # as in `postern status | head`
-        _discard_output()
+        discard(sys.stdout)
     except OSError as error:
-        _discard_output()
+        discard(sys.stdout)
         sys.stderr.write(f"{command}: its output can't be written: {error.strerror}\n")
         return code or 1
     return code
 
 
-def _discard_output() -> None:
-    """Python flushes again at its end, and would fail again."""
+def discard(stream: IO[Any]) -> None:
+    """Have the null device take the rest: Python flushes again at its end, and would fail again. Raises: OSError, ValueError."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)

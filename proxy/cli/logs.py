@@ -24,6 +24,7 @@ from proxy.cli.stop import of_instance
 from proxy.cli.tables import put, tell
 from telemetry.durations import parse_duration_s
 from telemetry.printable import printable
+from telemetry.standard_files import discard
 
 _MAX_LINES = 1_000_000
 _EXPECTED_SINCE = "expected a length such as 10m, or a time such as 2026-01-31T12:00:00Z"
@@ -78,7 +79,7 @@ def logs(  # noqa: PLR0917 - the framework passes them by name
     except* KeyboardInterrupt:  # the usual end of following
         pass
     except* BrokenPipeError:  # as in `postern logs cart | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
     if code:
         raise typer.Exit(code)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from proxy.cli.loglines import Weight, shorten
+from telemetry.standard_files import discard
 
 Source = Literal["app", "app-error", "sidecar"]
 MAX_LINE_BYTES = 64 * 1024  # a longer one is broken, so that an app can't make us hold more
@@ -182,6 +183,4 @@ def _json(message: Mapping[str, str]) -> bytes:
 def _forget(stream: BinaryIO) -> None:
     """Point the descriptor to nowhere, so that the flush at exit does not fail again."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        discard(stream)

@@ -22,6 +22,7 @@ from proxy.cli.tap_lines import EVENTS, Printer, Told, skipped
 from proxy.control.tap_filters import MAX_RPS, parse_filter
 from proxy.wire.http_client import LocalHttpError
 from proxy.wire.http_stream import LineStream, open_stream
+from telemetry.standard_files import discard
 
 TARGET = "/postern/v1/tap"
 
@@ -120,7 +121,7 @@ def tap(  # noqa: PLR0917 - the framework passes them by name
     except* (
         BrokenPipeError
     ):  # as in `postern tap | head`: there is nobody to print for, nor what is left at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
 
 
 def _chosen(root: Path, app_id: str | None) -> tuple[Entry, ...]:

@@ -87,8 +87,9 @@ says, as in Dapr: no connection, a connection that broke, a timeout of an attemp
 `gRPCStatusCodes: "14"` a callee that never answers is tried four times, with the pauses between; the callee's own DEADLINE_EXCEEDED (4)
 is final.
 
-A call that the callee's proxy denies (403 or PERMISSION_DENIED with `postern-error: denied`) has been decided, and nothing has failed: no
-policy retries it that does not name that status in `matching`, and it is no failure to a circuit breaker, nor to outlier detection. Under
+A call that the callee's proxy denies (403 or PERMISSION_DENIED with `postern-error: denied`) has been decided, and nothing has failed: it
+is retried only by a policy that names that status in `matching`, and counts as a failure neither for a circuit breaker nor for outlier
+detection. Under
 the name `daprd`, and where the callee's sidecar is a daprd, it is a failure like any other, as in Dapr.
 
 Nothing is retried once the response head has reached the caller, after the caller has hung up or its deadline has passed, for an HTTP body

@@ -36,10 +36,13 @@ class KeptAnswers:
 
     def find(self, asked: Question) -> Verdict | None:
         """An answer that still holds."""
-        found = self._answers.get(_digest(asked)) if self._for_s else None
+        if not self._for_s:
+            return None
+        key = _digest(asked)
+        found = self._answers.get(key)
         if found is None or found.until < self._clock():
             return None
-        self._answers.move_to_end(_digest(asked))
+        self._answers.move_to_end(key)
         return found.verdict
 
     def keep(self, asked: Question, verdict: Verdict) -> None:

@@ -85,7 +85,7 @@ class Sieve:
         return (Edit(op=op, name=checked[0], data=checked[1]),)
 
     def refusal(self, status: int, headers: Iterable[Header], body: bytes) -> Denied:
-        """A refusal as its caller hears it; a body that is no text, such as a compressed one, is left out. Raises: AuthorizerError."""
+        """A refusal as its caller hears it; a body that is not text, such as a compressed one, is left out. Raises: AuthorizerError."""
         kept: list[Header] = []
         for written, value in headers:
             name = written.lower()

@@ -27,7 +27,7 @@ class CallTime:
             self._timers.append(carrier.later(max(limit_s, 0.0), passed))
 
     def left_s(self, now: float) -> float | None:
-        """Seconds that are left; None: there is no limit."""
+        """Seconds that are left; None: no limit."""
         return None if self._at is None else self._at - now
 
     def stop(self) -> None:
